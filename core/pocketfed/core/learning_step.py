@@ -1,0 +1,139 @@
+"""The learning step: raw captures in, loss and new weights out, as one pure function over flat vectors.
+
+This is the artefact. Exported, it is the program that phones run; called directly, it is that program's eager twin.
+
+    captures -> front -> two views -> encoder -> NT-Xent -> backward -> optimiser
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import TypeAlias
+
+import torch
+from torch import Tensor
+from torch.func import functional_call
+
+from pocketfed.core.hyper import HYPER
+from pocketfed.core.learning_task import LearningTask
+from pocketfed.core.modality import Modality
+from pocketfed.core.objectives import nt_xent
+from pocketfed.core.optimisers import Rates
+
+TensorFunction: TypeAlias = Callable[..., tuple[Tensor, ...]]
+
+
+@dataclass(frozen=True)
+class Method:
+    """A pure tensor function with a name and inputs of fixed shapes; one entry of an exported program.
+
+    Attributes:
+        name: `step_photo`, `step_sound`, `step_mixed`, `embed_photo` or `embed_sound`.
+        function: takes tensors like `example`, returns a tuple of tensors.
+        example: inputs of the right shapes and dtypes, distinct tensors with harmless values.
+    """
+
+    name: str
+    function: TensorFunction
+    example: tuple[Tensor, ...]
+
+
+def step_name(modalities: Sequence[Modality]) -> str:
+    """The method that trains on a batch of these modalities."""
+    return f"step_{modalities[0]}" if len(modalities) == 1 else "step_mixed"
+
+
+def share(task: LearningTask, modalities: Sequence[Modality]) -> int:
+    """How many captures of each modality one batch holds."""
+    return task.batch // len(modalities)
+
+
+def learning_step(task: LearningTask, modalities: Sequence[Modality]) -> TensorFunction:
+    """The step for batches of the given modalities.
+
+    One modality gives the sequential form, whose loss and gradient no other modality can touch. Two give the mixed
+    form: each has half of the batch, and views of the other modality are extra negatives.
+
+    The function takes, with b = batch // len(modalities):
+        theta: float32 [p], the weights in the task's layout.
+        state: float32 [slots * p], the optimiser's.
+        anchor: float32 [p], the weights with which the round began (for the proximal term).
+        for each modality: its captures [b, *capture_shape], then float32 [b, 2, len(noise)], uniform in [0, 1).
+        hyper: float32 [5 + len(modalities)], see `Hyper`.
+    and returns (loss [], theta' [p], state' [slots * p]). It changes none of its inputs.
+    """
+    size = share(task, modalities)
+
+    def step(theta: Tensor, state: Tensor, anchor: Tensor, *rest: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        *batches, hyper = rest
+        value = dict(zip(HYPER, hyper, strict=False))
+        counts = hyper[len(HYPER) :]
+        weights = {name: part.detach().requires_grad_() for name, part in task.layout.unpack(theta).items()}
+
+        first, second, valid = [], [], []
+        for i, modality in enumerate(modalities):
+            inputs = _two_views(task, modality, batches[2 * i], batches[2 * i + 1])  # [2b, 3, h, w]
+            projected = functional_call(task.encoder, weights, (inputs,))  # [2b, d]
+            first.append(projected[:size])
+            second.append(projected[size:])
+            valid.append(torch.clamp(counts[i] - torch.arange(size, dtype=torch.float32), 0.0, 1.0))
+        loss = nt_xent(torch.cat(first), torch.cat(second), value["temperature"], torch.cat(valid))
+
+        gradients = torch.autograd.grad(loss, list(weights.values()))
+        gradient = torch.cat([part.reshape(-1) for part in gradients])
+        rates = Rates(value["learning_rate"], value["momentum"], value["weight_decay"], value["proximal"])
+        theta, state = task.optimiser.update(theta, gradient, state, anchor, rates)
+        return loss.detach(), theta, state
+
+    return step
+
+
+def embedding(task: LearningTask, modality: Modality) -> TensorFunction:
+    """(theta float32 [p], captures [batch, *capture_shape]) -> (features float32 [batch, features],)."""
+
+    def embed(theta: Tensor, captures: Tensor) -> tuple[Tensor]:
+        view = task.views[modality]
+        weights = {
+            name.removeprefix("backbone."): part
+            for name, part in task.layout.unpack(theta).items()
+            if name.startswith("backbone.")
+        }
+        return (functional_call(task.encoder.backbone, weights, (view.plain(view.front(captures)),)),)
+
+    return embed
+
+
+def _two_views(task: LearningTask, modality: Modality, captures: Tensor, noise: Tensor) -> Tensor:
+    """Two augmented views of each capture, all first ones before all second ones: [2b, 3, h, w]."""
+    view = task.views[modality]
+    base = view.front(captures)
+    return view.draw(torch.cat([base, base]), torch.cat([noise[:, 0], noise[:, 1]]))
+
+
+def _blank(task: LearningTask, modality: Modality, count: int) -> Tensor:
+    dtype = torch.uint8 if modality is Modality.PHOTO else torch.float32
+    return torch.zeros((count, *task.views[modality].capture_shape), dtype=dtype)
+
+
+def step_method(task: LearningTask, modalities: Sequence[Modality]) -> Method:
+    """The learning step as a method of a program."""
+    size, weights = share(task, modalities), task.layout.size
+    example = [torch.zeros(weights), torch.zeros(task.state_size), torch.zeros(weights)]
+    for modality in modalities:
+        noise = torch.full((size, 2, len(task.views[modality].noise)), 0.5)
+        example += [_blank(task, modality, size), noise]
+    hyper = torch.tensor([0.03, 0.9, 0.0, 0.0, 0.5] + [float(size)] * len(modalities))
+    return Method(step_name(modalities), learning_step(task, modalities), (*example, hyper))
+
+
+def embed_method(task: LearningTask, modality: Modality) -> Method:
+    """The embedding of one modality as a method of a program."""
+    example = (torch.zeros(task.layout.size), _blank(task, modality, task.batch))
+    return Method(f"embed_{modality}", embedding(task, modality), example)
+
+
+def methods(task: LearningTask, mixed: bool = False) -> tuple[Method, ...]:
+    """All methods of the task's program, one step and one embedding per modality, and the mixed step if asked for."""
+    every = [step_method(task, [modality]) for modality in task.views]
+    if mixed and len(task.views) > 1:
+        every.append(step_method(task, list(task.views)))
+    return (*every, *(embed_method(task, modality) for modality in task.views))

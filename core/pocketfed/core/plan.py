@@ -1,0 +1,46 @@
+"""What the server asks of a phone in one round, and what the phone answers."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+import numpy as np
+from numpy.typing import NDArray
+
+from pocketfed.core.hyper import Hyper
+from pocketfed.core.modality import Modality
+
+
+@dataclass(frozen=True)
+class Plan:
+    """One round's work on one phone.
+
+    Attributes:
+        round: from 1.
+        seed: of the run; a phone derives its own numbers from it, the round and its own identity.
+        epochs: passes over the phone's captures.
+        mixed: whether a batch mixes modalities (where the phone has both); sequential otherwise.
+        hyper: the numbers of every step of the round.
+    """
+
+    round: int
+    seed: int
+    epochs: int
+    mixed: bool
+    hyper: Hyper
+
+
+@dataclass(frozen=True)
+class Update:
+    """What a phone sends back.
+
+    Attributes:
+        weights: float32 [p], after training.
+        examples: captures processed, over all epochs and modalities; the weight of this update in an average.
+        loss: mean over the round's steps of each method's loss, by modality; `mixed` steps count for both.
+        steps: how many steps were made.
+    """
+
+    weights: NDArray[np.float32]
+    examples: int
+    loss: Mapping[Modality, float] = field(default_factory=dict)
+    steps: int = 0

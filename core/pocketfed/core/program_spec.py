@@ -1,0 +1,57 @@
+"""What a phone must know of a program to call it: sizes and names, no torch and no network structure."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from pocketfed.core.learning_step import step_name
+from pocketfed.core.learning_task import LearningTask
+from pocketfed.core.modality import Modality
+
+
+@dataclass(frozen=True)
+class Input:
+    """Captures of one modality as a program takes them.
+
+    Attributes:
+        shape: of one capture.
+        dtype: `uint8` for photos, `float32` for sounds.
+        noise: uniform random numbers per view.
+    """
+
+    shape: tuple[int, ...]
+    dtype: str
+    noise: int
+
+
+@dataclass(frozen=True)
+class ProgramSpec:
+    """Sizes of a program's inputs.
+
+    Attributes:
+        weights: scalars in the flat weight vector.
+        state: scalars in the optimiser's state vector.
+        batch: captures per step.
+        inputs: by modality.
+        mixed: whether the program has a step for batches of mixed modalities.
+    """
+
+    weights: int
+    state: int
+    batch: int
+    inputs: Mapping[Modality, Input]
+    mixed: bool
+
+    def step(self, modalities: Sequence[Modality]) -> tuple[str, int]:
+        """The method for a batch of these modalities, and how many captures of each it takes."""
+        return step_name(modalities), self.batch // len(modalities)
+
+
+def program_spec(task: LearningTask, mixed: bool) -> ProgramSpec:
+    """The spec of the program that `methods(task, mixed)` becomes."""
+    inputs = {
+        modality: Input(
+            view.capture_shape, "uint8" if modality is Modality.PHOTO else "float32", len(view.noise)
+        )
+        for modality, view in task.views.items()
+    }
+    return ProgramSpec(task.layout.size, task.state_size, task.batch, inputs, mixed and len(inputs) > 1)

@@ -1,0 +1,1 @@
+"""From a learning step to programs that phones run."""

@@ -1,0 +1,175 @@
+"""The second rewrite: permutations wait.
+
+A value is kept as a stored tensor and the order in which its axes should be read. Elementwise operators,
+slices, concatenations and pads work on what is stored; only an operator that depends on the order (a product,
+a reshape) makes the permutation happen. Around convolutions and norms that agree on [H, W, N, C] nothing is
+left of the permutations to and from [N, C, H, W].
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import fx
+
+from pocketfed.export.lowering.graph.builder import Argument, Builder, shape, tensor_attribute
+from pocketfed.export.lowering.graph.elementwise import BINARY, UNARY, broadcast
+from pocketfed.export.lowering.options import Passes
+
+aten = torch.ops.aten
+
+
+@dataclass(frozen=True)
+class Stored:
+    """A value that is `node` with its axes read in `order`: axis i of the value is axis order[i] of the node."""
+
+    node: fx.Node
+    order: tuple[int, ...]
+
+    @property
+    def shape(self) -> list[int]:
+        """Sizes of the value."""
+        return [shape(self.node)[axis] for axis in self.order]
+
+
+def defer_permutes(module: fx.GraphModule, passes: Passes) -> fx.GraphModule:
+    """The same function with as few permutations, and as cheap products, as the passes allow."""
+    layout = _Layout(Builder(passes.common_subexpressions), passes)
+    builder = layout.builder
+    known: dict[fx.Node, Stored] = {}
+    for node in module.graph.nodes:
+        if node.op == "placeholder":
+            known[node] = _plain(builder.placeholder(node.name, node.meta["val"]))
+        elif node.op == "get_attr":
+            known[node] = _plain(builder.constant(tensor_attribute(module, str(node.target))))
+        elif node.op == "output":
+            return builder.finish(tuple(layout.settle(known[value]) for value in node.args[0]))
+        else:
+            args, kwargs = _lookup((node.args, node.kwargs), known)
+            known[node] = layout.emit(node.target, args, kwargs)
+            if "stack_trace" in node.meta:
+                known[node].node.meta.setdefault("stack_trace", node.meta["stack_trace"])
+    raise AssertionError("a graph ends with its output")
+
+
+class _Layout:
+    def __init__(self, builder: Builder, passes: Passes) -> None:
+        self.builder = builder
+        self.passes = passes
+
+    def settle(self, value: Stored) -> fx.Node:
+        """The value itself, its permutation made."""
+        return self.builder.permute(value.node, value.order)
+
+    def emit(self, target: Any, args: Any, kwargs: Any) -> Stored:
+        if target is aten.permute.default:
+            permuted = _permuted(args[0], args[1])
+            return permuted if self.passes.cancel_permutes else _plain(self.settle(permuted))
+        if target in UNARY:
+            x: Stored = args[0]
+            return Stored(self.builder.call(target, x.node, *args[1:], **kwargs), x.order)
+        if target in BINARY:
+            return self._binary(target, args)
+        if target is aten.slice.Tensor:
+            x, dim, first, last = args
+            return Stored(self.builder.call(target, x.node, x.order[dim], first, last), x.order)
+        if target is aten.constant_pad_nd.default:
+            return self._pad(*args)
+        if target is aten.cat.default:
+            return self._cat(*args)
+        if target is aten.mm.default:
+            return _plain(self._mm(*args))
+        if target is aten.expand.default:
+            return _plain(self._expand(*args))
+        settled_args, settled_kwargs = _settle((args, kwargs), self.settle)
+        if target is aten.reshape.default:
+            return _plain(self.builder.reshape(*settled_args))
+        return _plain(self.builder.call(target, *settled_args, **settled_kwargs))
+
+    def _binary(self, target: Any, args: Sequence[Argument]) -> Stored:
+        tensors = [arg for arg in args if isinstance(arg, Stored)]
+        sizes = broadcast([tensor.shape for tensor in tensors])
+        order = _leading_order(tensors, sizes)
+        operands = [self._stored_as(arg, order) if isinstance(arg, Stored) else arg for arg in args]
+        return Stored(self.builder.call(target, *operands), order)
+
+    def _stored_as(self, value: Stored, order: tuple[int, ...]) -> fx.Node:
+        """The tensor that, read in `order`, broadcasts like the value."""
+        if order == tuple(range(len(order))):
+            return self.settle(value)
+        missing = len(order) - len(value.order)
+        if missing:
+            node = self.builder.reshape(self.settle(value), [1] * missing + value.shape)
+            value = _plain(node)
+        return self.settle(_permuted(value, _inverse(order)))
+
+    def _pad(self, x: Stored, amounts: Sequence[int], fill: float = 0.0) -> Stored:
+        rank = len(x.order)
+        before, after = [0] * rank, [0] * rank
+        for place in range(len(amounts) // 2):
+            axis = x.order[rank - 1 - place]
+            before[axis], after[axis] = amounts[2 * place], amounts[2 * place + 1]
+        stored = [amount for axis in reversed(range(rank)) for amount in (before[axis], after[axis])]
+        while stored[-2:] == [0, 0]:
+            stored = stored[:-2]
+        return Stored(self.builder.call(aten.constant_pad_nd.default, x.node, stored, fill), x.order)
+
+    def _cat(self, parts: Sequence[Stored], dim: int) -> Stored:
+        order = next((part.order for part in parts if list(part.order) != sorted(part.order)), parts[0].order)
+        nodes = [self._stored_as(part, order) for part in parts]
+        return Stored(self.builder.call(aten.cat.default, nodes, order[dim]), order)
+
+    def _mm(self, a: Stored, b: Stored) -> fx.Node:
+        if self.passes.linear_from_mm and b.order == (1, 0):
+            return self.builder.call(aten.linear.default, self.settle(a), b.node)
+        return self.builder.call(aten.mm.default, self.settle(a), self.settle(b))
+
+    def _expand(self, x: Stored, sizes: Sequence[int]) -> fx.Node:
+        """A broadcast that has to be spelled out, as a product with ones."""
+        node = self.settle(x)
+        own = [1] * (len(sizes) - len(shape(node))) + shape(node)
+        ones = [size if size != mine else 1 for size, mine in zip(sizes, own, strict=True)]
+        return self.builder.call(
+            aten.mul.Tensor, self.builder.reshape(node, own), self.builder.constant(torch.ones(ones))
+        )
+
+
+def _plain(node: fx.Node) -> Stored:
+    return Stored(node, tuple(range(len(shape(node)))))
+
+
+def _permuted(value: Stored, order: Sequence[int]) -> Stored:
+    return Stored(value.node, tuple(value.order[axis] for axis in order))
+
+
+def _inverse(order: Sequence[int]) -> tuple[int, ...]:
+    return tuple(order.index(axis) for axis in range(len(order)))
+
+
+def _leading_order(tensors: Sequence[Stored], sizes: Sequence[int]) -> tuple[int, ...]:
+    """The order of the first full-sized operand that waits for a permutation."""
+    for tensor in tensors:
+        if tensor.shape == list(sizes) and list(tensor.order) != sorted(tensor.order):
+            return tensor.order
+    return tuple(range(len(sizes)))
+
+
+def _lookup(value: Any, known: dict[fx.Node, Stored]) -> Any:
+    if isinstance(value, fx.Node):
+        return known[value]
+    if isinstance(value, dict):
+        return {name: _lookup(item, known) for name, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return type(value)(_lookup(item, known) for item in value)
+    return value
+
+
+def _settle(value: Any, settle: Any) -> Any:
+    if isinstance(value, Stored):
+        return settle(value)
+    if isinstance(value, dict):
+        return {name: _settle(item, settle) for name, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return type(value)(_settle(item, settle) for item in value)
+    return value

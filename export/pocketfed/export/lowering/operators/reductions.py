@@ -1,0 +1,100 @@
+"""Sums, means and maxima as matrix products and pairwise maxima."""
+
+import math
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+
+def column_sums(x: Tensor) -> Tensor:
+    """[R, C] -> [1, C]."""
+    return torch.mm(torch.ones(1, x.shape[0]), x)
+
+
+def row_sums(x: Tensor) -> Tensor:
+    """[R, C] -> [R, 1]."""
+    return torch.mm(x, torch.ones(x.shape[1], 1))
+
+
+def total(x: Tensor, dtype: torch.dtype | None = None) -> Tensor:
+    """Any shape -> [], the sum of everything."""
+    del dtype
+    width = x.shape[-1] if x.dim() else 1
+    return row_sums(column_sums(x.reshape(-1, width))).reshape(())
+
+
+def sum_over(
+    x: Tensor, dims: Sequence[int] | None, keepdim: bool = False, dtype: torch.dtype | None = None
+) -> Tensor:
+    """Sum over `dims` (all of them if none are given)."""
+    del dtype
+    reduced = _sorted(dims, x.dim())
+    kept = [dim for dim in range(x.dim()) if dim not in reduced]
+    count = math.prod(x.shape[dim] for dim in reduced)
+    shape = [1 if dim in reduced else x.shape[dim] for dim in range(x.dim())]
+    if not keepdim:
+        shape = [x.shape[dim] for dim in kept]
+    if not kept:
+        return total(x).reshape(shape)
+    if count == 1:
+        return x.reshape(shape)
+    if reduced == list(range(len(kept), x.dim())) and reduced != [2, 3]:
+        return row_sums(x.reshape(-1, count)).reshape(shape)
+    return column_sums(x.permute(*reduced, *kept).reshape(count, -1)).reshape(shape)
+
+
+def mean_all(x: Tensor, dtype: torch.dtype | None = None) -> Tensor:
+    """Any shape -> [], the mean of everything."""
+    return total(x, dtype) * (1.0 / x.numel())
+
+
+def mean_over(
+    x: Tensor, dims: Sequence[int] | None, keepdim: bool = False, dtype: torch.dtype | None = None
+) -> Tensor:
+    """Mean over `dims` (all of them if none are given)."""
+    count = math.prod(x.shape[dim] for dim in _sorted(dims, x.dim()))
+    return sum_over(x, dims, keepdim, dtype) * (1.0 / count)
+
+
+def maximum_over(x: Tensor, dims: Sequence[int] = (), keepdim: bool = False) -> Tensor:
+    """Maximum over `dims`, by halving: log2(n) pairwise maxima of overlapping halves."""
+    reduced = _sorted(dims, x.dim())
+    y = x
+    for dim in reduced:
+        while y.shape[dim] > 1:
+            size = y.shape[dim]
+            half = -(-size // 2)
+            y = torch.maximum(y.narrow(dim, 0, half), y.narrow(dim, size - half, half))
+    if keepdim:
+        return y
+    return y.reshape([x.shape[dim] for dim in range(x.dim()) if dim not in reduced])
+
+
+def minimum_over(x: Tensor, dims: Sequence[int] = (), keepdim: bool = False) -> Tensor:
+    """Minimum over `dims`."""
+    return -maximum_over(-x, dims, keepdim)
+
+
+def softmax_backward(grad: Tensor, y: Tensor, dim: int, input_dtype: torch.dtype) -> Tensor:
+    """Gradient of softmax from its output y: y * (grad - sum(grad * y))."""
+    del input_dtype
+    weighted = grad * y
+    return weighted - y * sum_over(weighted, [dim], keepdim=True)
+
+
+def log_softmax(x: Tensor, dim: int, half_to_float: bool) -> Tensor:
+    """x - log(sum(exp(x))), stabilised by the maximum."""
+    del half_to_float
+    shifted = x - maximum_over(x, [dim], keepdim=True)
+    return shifted - torch.log(sum_over(torch.exp(shifted), [dim], keepdim=True))
+
+
+def log_softmax_backward(grad: Tensor, y: Tensor, dim: int, input_dtype: torch.dtype) -> Tensor:
+    """Gradient of log-softmax from its output y."""
+    del input_dtype
+    return grad - torch.exp(y) * sum_over(grad, [dim], keepdim=True)
+
+
+def _sorted(dims: Sequence[int] | None, rank: int) -> list[int]:
+    return sorted({dim % rank for dim in dims}) if dims else list(range(rank))

@@ -1,0 +1,88 @@
+"""One phone: its captures, its runtime, and a round of training as the server's plan asks for it."""
+
+from collections import defaultdict
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from pocketfed.core.errors import ProgramError
+from pocketfed.core.modality import Modality
+from pocketfed.core.plan import Plan, Update
+from pocketfed.core.program_spec import ProgramSpec
+from pocketfed.core.randomness import generator
+from pocketfed.mobile_client.batches import Batch, mixed, sequential
+from pocketfed.mobile_client.runtime import Array, Runtime
+
+
+@dataclass(frozen=True)
+class Phone:
+    """A phone that can train.
+
+    Attributes:
+        number: its identity in the fleet; its random numbers derive from it.
+        captures: raw captures by modality, [count, *shape]; modalities that it lacks are absent.
+        spec: sizes of the program.
+        runtime: runs the program.
+    """
+
+    number: int
+    captures: Mapping[Modality, NDArray[Any]]
+    spec: ProgramSpec
+    runtime: Runtime
+
+
+def train(phone: Phone, weights: NDArray[np.float32], plan: Plan) -> Update:
+    """Train on the phone's own captures, from the server's weights (float32 [p]).
+
+    The same phone, weights and plan give the same update, bit for bit, on the same runtime.
+
+    Raises:
+        ProgramError: the program failed, or the phone has too few captures to train on.
+    """
+    rng = generator(plan.seed, "phone", phone.number, plan.round)
+    theta, anchor = weights, weights.copy()
+    state = np.zeros(phone.spec.state, dtype=np.float32)
+    losses: dict[Modality, list[tuple[float, int]]] = defaultdict(list)
+    examples = steps = 0
+    for batch in _schedule(phone, plan, rng):
+        method, _ = phone.spec.step(batch.modalities)
+        loss, theta, state = phone.runtime.run(
+            method, [theta, state, anchor, *_inputs(phone, batch, rng), _hyper(plan, batch)]
+        )
+        for modality, index in batch.indices.items():
+            losses[modality].append((float(loss), len(index)))
+        examples += batch.examples
+        steps += 1
+    if steps == 0:
+        raise ProgramError(f"phone {phone.number} has too few captures to train on")
+    means = {
+        modality: sum(loss * count for loss, count in seen) / sum(count for _, count in seen)
+        for modality, seen in losses.items()
+    }
+    return Update(theta, examples, means, steps)
+
+
+def _schedule(phone: Phone, plan: Plan, rng: np.random.Generator) -> list[Batch]:
+    order = mixed if plan.mixed else sequential
+    held = phone.captures
+    counts = {modality: len(held[modality]) for modality in phone.spec.inputs if modality in held}
+    return [batch for _ in range(plan.epochs) for batch in order(counts, phone.spec.batch, rng)]
+
+
+def _inputs(phone: Phone, batch: Batch, rng: np.random.Generator) -> list[Array]:
+    """Captures and uniform numbers of each modality of the batch, padded with zeros to the program's size."""
+    _, size = phone.spec.step(batch.modalities)
+    arrays: list[Array] = []
+    for modality, index in batch.indices.items():
+        spec = phone.spec.inputs[modality]
+        captures = np.zeros((size, *spec.shape), dtype=spec.dtype)
+        captures[: len(index)] = phone.captures[modality][index]
+        arrays += [captures, rng.random((size, 2, spec.noise), dtype=np.float32)]
+    return arrays
+
+
+def _hyper(plan: Plan, batch: Batch) -> NDArray[np.float32]:
+    return plan.hyper.vector([len(index) for index in batch.indices.values()])

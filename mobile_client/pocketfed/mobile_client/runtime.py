@@ -1,0 +1,67 @@
+"""Runtimes: what a phone runs a program on. The seam is one method, arrays in and arrays out."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any, Protocol, TypeAlias
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from pocketfed.core.errors import ProgramError
+from pocketfed.core.learning_step import Method, TensorFunction
+
+Array: TypeAlias = NDArray[Any]
+
+
+class Runtime(Protocol):
+    """Runs the methods of one program."""
+
+    def run(self, method: str, inputs: Sequence[Array]) -> tuple[Array, ...]:
+        """Run a method. The outputs are the caller's own.
+
+        Raises:
+            ProgramError: there is no such method, or it refused its inputs.
+        """
+        ...
+
+
+class ExecutorchRuntime:
+    """A `.pte` on the ExecuTorch runtime, the one that phones use."""
+
+    def __init__(self, program: bytes, threads: int = 1) -> None:
+        """Load a program.
+
+        Raises:
+            ProgramError: the bytes are no ExecuTorch program.
+        """
+        from executorch.extension.pybindings import portable_lib
+
+        portable_lib._unsafe_reset_threadpool(threads)
+        self._bytes = program  # the runtime reads from this memory as long as it lives
+        try:
+            self._module = portable_lib._load_for_executorch_from_buffer(program)
+        except RuntimeError as error:
+            raise ProgramError(f"the program cannot be loaded: {error}") from error
+
+    def run(self, method: str, inputs: Sequence[Array]) -> tuple[Array, ...]:
+        """See `Runtime`."""
+        tensors = [torch.from_numpy(array) for array in inputs]
+        try:
+            outputs = self._module.run_method(method, tensors, clone_outputs=True)
+        except (RuntimeError, ValueError) as error:
+            raise ProgramError(f"{method} failed: {error}") from error
+        return tuple(output.numpy() for output in outputs)
+
+
+class TorchRuntime:
+    """The eager twin: the same functions, run by PyTorch."""
+
+    def __init__(self, methods: Sequence[Method]) -> None:
+        self._functions: Mapping[str, TensorFunction] = {m.name: m.function for m in methods}
+
+    def run(self, method: str, inputs: Sequence[Array]) -> tuple[Array, ...]:
+        """See `Runtime`."""
+        if method not in self._functions:
+            raise ProgramError(f"the program has no method {method!r}")
+        outputs = self._functions[method](*(torch.from_numpy(array) for array in inputs))
+        return tuple(np.asarray(output.detach().numpy()) for output in outputs)

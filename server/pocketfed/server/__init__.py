@@ -1,0 +1,1 @@
+"""The server: Flower rounds over folds, a guard before every fold, checkpoints."""

@@ -1,0 +1,79 @@
+"""L-DAWA: layer-wise divergence-aware weight aggregation (Rehman et al., ICCV 2023).
+
+For each layer l (here: each slice of the layout, one named tensor), with g the weights the round began with:
+
+    c_k = min(1, <w_k, g> / (|w_k| |g|))        w = 1/K sum_k c_k w_k
+
+The published rule, as its authors' code runs it, is a plain mean over the K phones: neither weighted by examples nor
+divided by the sum of cosines. So it shrinks: identical phones w give c w, not w. A negative cosine is not clamped.
+The first rounds are FedAvg (three in the authors' code).
+
+Our choices: a layer of norm zero, on either side, counts with c = 1, where the authors' code divides by zero; and
+`normalise`, off by default, divides by sum_k c_k, so that identical phones give w. Where that sum is below
+`SMALLEST` a layer keeps its weights.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from pocketfed.core.plan import Update
+from pocketfed.server.aggregators import sums
+from pocketfed.server.aggregators.aggregator import Broadcast, Sums
+from pocketfed.server.aggregators.fedavg import FedAvg
+
+SMALLEST = 1e-3
+"""Least sum of cosines, per phone, by which the normalised form divides."""
+
+
+def cosine(first: NDArray[np.float32], second: NDArray[np.float32]) -> float:
+    """Of the angle between two vectors, at most 1; 1 where either is zero. Computed in float64."""
+    a, b = first.astype(np.float64), second.astype(np.float64)
+    norms = float(np.linalg.norm(a) * np.linalg.norm(b))
+    return 1.0 if norms == 0.0 else min(1.0, float(a @ b) / norms)
+
+
+@dataclass(frozen=True)
+class LDawa:
+    """See the module's docstring.
+
+    Attributes:
+        normalise: divide by the sum of cosines (our extension) and not by the number of phones.
+        warmup: rounds of FedAvg before the rule takes over.
+    """
+
+    normalise: bool = False
+    warmup: int = 3
+
+    @property
+    def name(self) -> str:
+        """`ldawa` or `ldawa-normalised`."""
+        return "ldawa-normalised" if self.normalise else "ldawa"
+
+    def start(self, begun: Broadcast) -> Sums:
+        """See `Aggregator`."""
+        return sums.empty(begun)
+
+    def add(self, state: Sums, update: Update) -> Sums:
+        """See `Aggregator`."""
+        begun = state.begun
+        if begun.round <= self.warmup:
+            return FedAvg().add(state, update)
+        for i, part in enumerate(begun.layout.slices):
+            span = slice(part.offset, part.offset + part.size)
+            factor = cosine(update.weights[span], begun.weights[span])
+            state.total[span] += np.multiply(update.weights[span], factor, dtype=np.float64)
+            state.weight[i] += factor if self.normalise else 1.0
+        return Sums(begun, state.total, state.weight, state.updates + 1)
+
+    def merge(self, first: Sums, second: Sums) -> Sums:
+        """See `Aggregator`."""
+        return sums.merge(first, second)
+
+    def finish(self, state: Sums) -> NDArray[np.float32]:
+        """See `Aggregator`."""
+        if self.normalise and state.begun.round > self.warmup:
+            too_small = state.weight < SMALLEST * state.updates
+            state = Sums(state.begun, state.total, np.where(too_small, 0.0, state.weight), state.updates)
+        return sums.mean(state)

@@ -1,0 +1,82 @@
+"""Plans and updates as Flower messages. The model travels as one flat array: cost follows the number of arrays."""
+
+from dataclasses import asdict
+from typing import cast
+
+import numpy as np
+from flwr.app import Array, ArrayRecord, ConfigRecord, Message, MetricRecord, RecordDict
+from numpy.typing import NDArray
+
+from pocketfed.core.errors import UpdateRejected
+from pocketfed.core.hyper import HYPER, Hyper
+from pocketfed.core.modality import Modality
+from pocketfed.core.plan import Plan, Update
+
+ARRAYS, CONFIG, METRICS, WEIGHTS = "arrays", "config", "metrics", "weights"
+
+
+def pack_weights(weights: NDArray[np.float32]) -> ArrayRecord:
+    """float32 [p] as the one array of a record."""
+    return ArrayRecord({WEIGHTS: Array(weights)})
+
+
+def unpack_weights(record: ArrayRecord) -> NDArray[np.float32]:
+    """The inverse of `pack_weights`."""
+    return cast(NDArray[np.float32], record[WEIGHTS].numpy())
+
+
+def pack_plan(plan: Plan) -> ConfigRecord:
+    """A plan as the config of a message."""
+    values = {"round": plan.round, "seed": plan.seed, "epochs": plan.epochs, "mixed": plan.mixed}
+    return ConfigRecord({**values, **asdict(plan.hyper)})
+
+
+def unpack_plan(record: ConfigRecord) -> Plan:
+    """The inverse of `pack_plan`."""
+    hyper = Hyper(**{name: float(cast(float, record[name])) for name in HYPER})
+    return Plan(
+        round=int(cast(int, record["round"])),
+        seed=int(cast(int, record["seed"])),
+        epochs=int(cast(int, record["epochs"])),
+        mixed=bool(record["mixed"]),
+        hyper=hyper,
+    )
+
+
+def pack_update(update: Update) -> RecordDict:
+    """An update as the content of a reply."""
+    loss = {f"loss-{modality}": value for modality, value in update.loss.items()}
+    metrics = MetricRecord({"num-examples": update.examples, "steps": update.steps, **loss})
+    return RecordDict({ARRAYS: pack_weights(update.weights), METRICS: metrics})
+
+
+def unpack_update(reply: Message) -> Update:
+    """What a phone answered.
+
+    Raises:
+        UpdateRejected: the phone reported an error, or the reply is not what `pack_update` makes.
+    """
+    if reply.has_error():
+        raise UpdateRejected(reply.error.reason or f"error {reply.error.code}")
+    try:
+        return _decode(reply.content)
+    # Anything may be in a message from outside, and Flower's decoding raises whatever its parts raise.
+    except Exception as error:
+        raise UpdateRejected(f"the reply cannot be read ({type(error).__name__}: {error})") from error
+
+
+def _decode(content: RecordDict) -> Update:
+    arrays, metrics = content[ARRAYS], content[METRICS]
+    if not isinstance(arrays, ArrayRecord) or not isinstance(metrics, MetricRecord):
+        raise TypeError("arrays and metrics are of the wrong type")
+    if set(arrays) != {WEIGHTS}:
+        raise KeyError(f"arrays are {sorted(arrays)}, expected {[WEIGHTS]}")
+    examples, steps = metrics["num-examples"], metrics["steps"]
+    if not isinstance(examples, int) or not isinstance(steps, int):
+        raise TypeError("num-examples and steps are no integers")
+    loss = {
+        modality: float(cast(float, metrics[f"loss-{modality}"]))
+        for modality in Modality
+        if f"loss-{modality}" in metrics
+    }
+    return Update(unpack_weights(arrays), examples, loss, steps)

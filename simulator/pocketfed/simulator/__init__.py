@@ -1,0 +1,1 @@
+"""Many emulated phones on one machine, and the command line."""

@@ -1,0 +1,137 @@
+"""The command line."""
+
+import os
+import sys
+from pathlib import Path
+from typing import Annotated
+
+# Flower and Ray report usage and look for updates unless told not to; phones' data is nobody else's business.
+for name, value in (
+    ("FLWR_TELEMETRY_ENABLED", "0"),
+    ("FLWR_DISABLE_UPDATE_CHECK", "1"),
+    ("RAY_USAGE_STATS_ENABLED", "0"),
+):
+    os.environ.setdefault(name, value)
+
+import typer  # noqa: E402
+from rich.console import Console  # noqa: E402
+
+from pocketfed.core.errors import UserError  # noqa: E402
+
+app = typer.Typer(
+    name="pocketfed",
+    help="On-device, federated, self-supervised learning from sound and photos on phones.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+
+@app.callback()
+def root() -> None:
+    """On-device, federated, self-supervised learning from sound and photos on phones."""
+
+
+@app.command(rich_help_panel="Develop")
+def simulate(
+    config: Annotated[
+        Path | None, typer.Option(help="TOML file; the other options go over it. `configs/` has examples.")
+    ] = None,
+    photos: Annotated[
+        Path | None, typer.Option(help="Folder of jpg, png or webp (sub-folders are classes), or an .npz.")
+    ] = None,
+    sounds: Annotated[
+        Path | None, typer.Option(help="Folder of wav, flac or ogg (sub-folders are classes), or an .npz.")
+    ] = None,
+    phones: Annotated[int | None, typer.Option(help="Emulated phones. [default: 10]")] = None,
+    rounds: Annotated[int | None, typer.Option(help="Federated rounds. [default: 10]")] = None,
+    alpha: Annotated[
+        float | None, typer.Option(help="Dirichlet skew of classes over phones: small is skewed. [default: 0.1]")
+    ] = None,
+    aggregator: Annotated[
+        str | None, typer.Option(help="fedavg, ldawa or ldawa-normalised. [default: fedavg]")
+    ] = None,
+    backbone: Annotated[str | None, typer.Option(help="Network to train. [default: compact]")] = None,
+    mode: Annotated[
+        str | None,
+        typer.Option(help="sequential: one modality a batch; mixed: both, as negatives. [default: sequential]"),
+    ] = None,
+    runtime: Annotated[
+        str | None,
+        typer.Option(help="executorch: what phones run; torch: its eager twin. [default: executorch]"),
+    ] = None,
+    engine: Annotated[
+        str | None, typer.Option(help="inprocess, or ray for many machines. [default: inprocess]")
+    ] = None,
+    ray_address: Annotated[str | None, typer.Option(help="Ray cluster to join, with --engine ray.")] = None,
+    seed: Annotated[
+        int | None, typer.Option(help="Of weights, partition, augmentation and order. [default: 0]")
+    ] = None,
+    out: Annotated[Path | None, typer.Option(help="New run folder. [default: runs/<time>]")] = None,
+    resume: Annotated[
+        Path | None, typer.Option(help="Go on with this run folder, to the very result it would have had.")
+    ] = None,
+) -> None:
+    """Let emulated phones learn one encoder from unlabelled captures, without moving them.
+
+    Without --photos and --sounds it uses captures that the package makes itself. Every phone runs the exported
+    learning step; the run folder gets config.toml, metrics.jsonl, checkpoints/ and report.html.
+
+    Examples:
+
+        pocketfed simulate
+
+        pocketfed simulate --photos album/ --sounds recordings/ --phones 20 --rounds 30
+
+        pocketfed simulate --resume runs/20260101-120000
+    """
+    console = Console()
+    with console.status("starting"):
+        # Torch and Flower take seconds to import; --help must not wait for them.
+        from pocketfed.core.errors import ConfigError
+        from pocketfed.simulator import run_folder
+        from pocketfed.simulator.config import build_config, overlay, read_toml
+        from pocketfed.simulator.display import Display, summary_table
+        from pocketfed.simulator.simulate import simulate as run_simulation
+
+    flags = {
+        "captures.photos": photos and str(photos),
+        "captures.sounds": sounds and str(sounds),
+        "fleet.phones": phones,
+        "rounds": rounds,
+        "fleet.alpha": alpha,
+        "aggregator": aggregator,
+        "learning.backbone": backbone,
+        "learning.mode": mode,
+        "runtime": runtime,
+        "engine": engine,
+        "ray_address": ray_address,
+        "seed": seed,
+    }
+    if resume and (config or out or any(value is not None for value in flags.values())):
+        raise ConfigError(["--resume goes on with the run's own configuration; leave the other options out"])
+    settings = (
+        run_folder.reopen(resume)[1]
+        if resume
+        else build_config(overlay(read_toml(config) if config else {}, flags))
+    )
+    path = resume or out or run_folder.default_path()
+    try:
+        with Display(console) as display:
+            display.expect(settings.rounds)
+            folder = run_simulation(settings, path, display, resume=resume is not None)
+    except KeyboardInterrupt:
+        console.print(f"\nStopped. Go on with: pocketfed simulate --resume {path}", soft_wrap=True)
+        raise typer.Exit(130) from None
+    console.print(summary_table(run_folder.read_metrics(folder, settings.rounds)))
+    console.print(f"Report: {folder.path / 'report.html'}", soft_wrap=True)
+
+
+def main() -> None:
+    """Entry point: mistakes of the user end with one clear message and exit code 2, without a traceback."""
+    try:
+        app()
+    except UserError as error:
+        Console(stderr=True).print(f"Error: {error}", style="red", highlight=False, markup=False, soft_wrap=True)
+        sys.exit(error.exit_code)

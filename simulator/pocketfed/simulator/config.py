@@ -1,0 +1,168 @@
+"""The configuration of a run: one TOML file, command-line flags over it, every mistake reported at once."""
+
+import tomllib
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, Any, Literal, Self
+
+import tomli_w
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+
+from pocketfed.core.backbones import BACKBONES
+from pocketfed.core.errors import ConfigError
+from pocketfed.server.aggregators import AGGREGATORS
+
+Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
+NotNegative = Annotated[float, Field(ge=0, allow_inf_nan=False)]
+Share = Annotated[float, Field(ge=0, le=1)]
+Count = Annotated[int, Field(ge=1)]
+
+
+class Section(BaseModel):
+    """Unknown keys are mistakes; values do not change after reading."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class CapturesConfig(Section):
+    """What phones record. Paths are folders or `.npz` files; with neither, captures that the package makes.
+
+    `*_limit` keeps a seeded random part of the captures for training, 0 keeps all.
+    """
+
+    photos: Path | None = None
+    sounds: Path | None = None
+    side: Annotated[int, Field(ge=16, le=128, multiple_of=8)] = 32
+    seconds: Annotated[float, Field(ge=0.25, le=10)] = 1.0
+    photos_limit: Annotated[int, Field(ge=0)] = 0
+    sounds_limit: Annotated[int, Field(ge=0)] = 0
+
+    @field_validator("seconds")
+    @classmethod
+    def _whole_frames(cls, seconds: float) -> float:
+        if abs(seconds * 100 - round(seconds * 100)) > 1e-6:
+            raise ValueError("must be a multiple of 0.01")
+        return seconds
+
+
+class FleetConfig(Section):
+    """How captures are dealt to phones."""
+
+    phones: Annotated[int, Field(ge=1, le=100_000)] = 10
+    partition: Literal["dirichlet", "group"] = "dirichlet"
+    alpha: Positive = 0.1
+    photos_only: Share = 0.2
+    sounds_only: Share = 0.2
+    participation: Annotated[float, Field(gt=0, le=1)] = 1.0
+
+    @model_validator(mode="after")
+    def _shares(self) -> Self:
+        if self.photos_only + self.sounds_only > 1:
+            raise ValueError("photos_only and sounds_only add up to more than 1")
+        return self
+
+
+class LearningConfig(Section):
+    """What a phone does in a round. The learning rate falls over the rounds along a half cosine if `cosine`."""
+
+    backbone: str = "compact"
+    mode: Literal["sequential", "mixed"] = "sequential"
+    batch: Annotated[int, Field(ge=4, le=256, multiple_of=2)] = 32
+    epochs: Count = 1
+    learning_rate: Positive = 0.03
+    cosine: bool = True
+    momentum: Annotated[float, Field(ge=0, lt=1)] = 0.9
+    weight_decay: NotNegative = 5e-4
+    proximal: NotNegative = 0.0
+    temperature: Positive = 0.3
+
+    @field_validator("backbone")
+    @classmethod
+    def _known(cls, name: str) -> str:
+        if name not in BACKBONES:
+            raise ValueError(f"no such backbone; choose one of: {', '.join(sorted(BACKBONES))}")
+        return name
+
+
+class Config(Section):
+    """A run. `format` is the version of this very schema; a run folder of another one is refused."""
+
+    format: Literal[1] = 1
+    rounds: Count = 10
+    seed: Annotated[int, Field(ge=0, le=2**32 - 1)] = 0
+    aggregator: str = "fedavg"
+    runtime: Literal["executorch", "torch"] = "executorch"
+    engine: Literal["inprocess", "ray"] = "inprocess"
+    ray_address: str | None = None
+    workers: Annotated[int, Field(ge=0, le=256)] = 0
+    evaluate_every: Annotated[int, Field(ge=0)] = 5
+    captures: CapturesConfig = CapturesConfig()
+    fleet: FleetConfig = FleetConfig()
+    learning: LearningConfig = LearningConfig()
+
+    @field_validator("aggregator")
+    @classmethod
+    def _known(cls, name: str) -> str:
+        if name not in AGGREGATORS:
+            raise ValueError(f"no such aggregator; choose one of: {', '.join(sorted(AGGREGATORS))}")
+        return name
+
+
+def read_toml(path: Path) -> dict[str, Any]:
+    """The values of a configuration file; paths in it are relative to the file.
+
+    Raises:
+        ConfigError: the file is missing or no TOML.
+    """
+    try:
+        values = tomllib.loads(path.read_text())
+    except OSError as error:
+        raise ConfigError([f"{path} cannot be read: {error.strerror}"]) from error
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise ConfigError([f"{path} is no valid TOML: {error}"]) from error
+    captures = values.get("captures")
+    if isinstance(captures, dict):
+        for key in ("photos", "sounds"):
+            if isinstance(captures.get(key), str):
+                captures[key] = str(path.parent / captures[key])
+    return values
+
+
+def overlay(values: Mapping[str, Any], flags: Mapping[str, Any]) -> dict[str, Any]:
+    """Flags over values; a flag is named like `fleet.alpha`, and one that is None was not given."""
+    merged: dict[str, Any] = {k: dict(v) if isinstance(v, Mapping) else v for k, v in values.items()}
+    for name, value in flags.items():
+        if value is None:
+            continue
+        *section, key = name.split(".")
+        target = merged
+        for part in section:
+            target = target.setdefault(part, {})
+        target[key] = value
+    return merged
+
+
+def build_config(values: Mapping[str, Any]) -> Config:
+    """Validate.
+
+    Raises:
+        ConfigError: with one line for every mistake: the key, the value, and what it may be.
+    """
+    try:
+        return Config.model_validate(values)
+    except ValidationError as error:
+        raise ConfigError([_sentence(problem) for problem in error.errors()]) from error
+
+
+def to_toml(config: Config) -> str:
+    """The whole configuration, defaults included, so that a run folder says what was run."""
+    return tomli_w.dumps(config.model_dump(mode="json", exclude_none=True))
+
+
+def _sentence(problem: Any) -> str:
+    key = ".".join(str(part) for part in problem["loc"]) or "configuration"
+    if problem["type"] == "extra_forbidden":
+        return f"{key}: there is no such key; see `pocketfed simulate --help` and docs/simulate.md"
+    message = problem["msg"].removeprefix("Value error, ")
+    shown = "" if isinstance(problem["input"], dict) else f" (got {problem['input']!r})"
+    return f"{key}: {message[0].lower()}{message[1:]}{shown}"

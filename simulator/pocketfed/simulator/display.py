@@ -1,0 +1,94 @@
+"""What the user sees while a simulation runs, and the table at its end."""
+
+from collections.abc import Sequence
+from types import TracebackType
+from typing import Self
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
+from rich.table import Table
+
+from pocketfed.core.modality import Modality
+from pocketfed.simulator.run_folder import Record
+
+
+class Display:
+    """A progress bar over rounds, with the loss of each modality and how the current round is getting on."""
+
+    def __init__(self, console: Console) -> None:
+        self._console = console
+        self._progress = Progress(
+            SpinnerColumn(),
+            TextColumn("{task.description}"),
+            BarColumn(),
+            MofNCompleteColumn(),
+            TimeElapsedColumn(),
+            console=console,
+            transient=True,
+        )
+        self._task = self._progress.add_task("starting", total=None)
+        self._rounds = 0
+        self._loss = ""
+
+    def __enter__(self) -> Self:
+        self._progress.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._progress.stop()
+
+    def expect(self, rounds: int) -> None:
+        """How many rounds the run has."""
+        self._rounds = rounds
+
+    def phase(self, text: str) -> None:
+        """See `Watcher`."""
+        self._progress.update(self._task, description=text)
+        if not self._console.is_terminal:
+            self._console.print(text)
+
+    def answered(self, round_number: int, done: int, cohort: int) -> None:
+        """See `Watcher`."""
+        self._progress.update(
+            self._task,
+            description=f"round {round_number}: {done} of {cohort} phones{self._loss}",
+            completed=round_number - 1 + done / cohort,
+            total=self._rounds,
+        )
+
+    def finished(self, record: Record) -> None:
+        """See `Watcher`."""
+        self._loss = "".join(f", {name} loss {loss:.3f}" for name, loss in record["loss"].items())
+        line = f"round {record['round']:>3}" + (f"  {record['seconds']:6.1f} s" if record["round"] else "  untrained")
+        line += "".join(f"   {name} loss {loss:.3f}" for name, loss in record["loss"].items())
+        line += "".join(
+            f"   {name} k-NN {knn:.1%} probe {record['probe'][name]:.1%}" for name, knn in record.get("knn", {}).items()
+        )
+        for failure in record["failed"][:3]:
+            line += f"\n           phone {failure['phone']} did not count: {failure['reason']}"
+        if record["failures"] > 3:
+            line += f"\n           and {record['failures'] - 3} more"
+        self._console.print(line, highlight=False, markup=False, soft_wrap=True)
+
+
+def summary_table(records: Sequence[Record]) -> Table:
+    """Before and after, for each modality: k-NN, linear probe, last loss."""
+    judged = [record for record in records if record.get("knn")]
+    table = Table(title="Frozen encoder, test captures")
+    for heading in ("", "measure", "untrained", f"round {records[-1]['round']}", "gain (points)"):
+        table.add_column(heading, justify="left" if heading in ("", "measure") else "right")
+    for modality in Modality:
+        for measure, title in (("knn", "k-NN"), ("probe", "linear probe")):
+            if not judged or modality not in judged[0][measure]:
+                continue
+            first, last = judged[0][measure][modality], judged[-1][measure][modality]
+            table.add_row(
+                f"{modality}s" if measure == "knn" else "",
+                title,
+                f"{first:.1%}",
+                f"{last:.1%}",
+                f"{100 * (last - first):+.1f}",
+            )
+    return table

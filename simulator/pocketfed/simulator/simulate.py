@@ -1,0 +1,251 @@
+"""A simulation from captures to report: the composition root, in the order in which the data flows."""
+
+import dataclasses
+import math
+import shutil
+import tempfile
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from pocketfed.core.captures import Split, embedded_photos, embedded_sounds, load_photos, load_sounds
+from pocketfed.core.embedding_map import EmbeddingMap, map_embeddings
+from pocketfed.core.errors import ConfigError
+from pocketfed.core.evaluation import clip_labels, embed, evaluate, is_labelled
+from pocketfed.core.hyper import Hyper
+from pocketfed.core.learning_task import LearningTask, initial_weights
+from pocketfed.core.modality import Modality
+from pocketfed.core.plan import Plan
+from pocketfed.core.randomness import generator
+from pocketfed.server.aggregators import build_aggregator
+from pocketfed.server.app import build_server_app
+from pocketfed.server.checkpoint import Checkpoint, save_checkpoint
+from pocketfed.server.strategy import Outcome, Rounds
+from pocketfed.simulator import run_folder
+from pocketfed.simulator.config import Config
+from pocketfed.simulator.engines import build_engine
+from pocketfed.simulator.fleet import deal, save_fleet
+from pocketfed.simulator.program import save_program, task_of
+from pocketfed.simulator.report import write_report
+from pocketfed.simulator.run_folder import Record, RunFolder
+
+EMBEDDED = 1200
+"""Captures of each modality in a run without captures of its own."""
+
+
+class Watcher(Protocol):
+    """Whoever watches a run: a progress bar, or nobody."""
+
+    def phase(self, text: str) -> None:
+        """Something that takes a while has begun."""
+        ...
+
+    def answered(self, round_number: int, done: int, cohort: int) -> None:
+        """A phone's answer has been folded or refused."""
+        ...
+
+    def finished(self, record: Record) -> None:
+        """A round is finished and safe."""
+        ...
+
+
+def simulate(config: Config, out: Path, watcher: Watcher, resume: bool = False) -> RunFolder:
+    """Run, or go on with, a simulation.
+
+    Args:
+        config: of a new run; ignored when resuming, the run folder has its own.
+        out: the run folder: a new one, or the one to go on with.
+        watcher: is told of progress.
+        resume: go on with the run in `out`.
+
+    Raises:
+        UserError: captures, configuration or run folder cannot be used; nothing has been written over.
+    """
+    last: Checkpoint | None = None
+    if resume:
+        folder, config, last = run_folder.reopen(out)
+    engine = build_engine(config)
+    watcher.phase("reading captures")
+    splits = load_captures(config)
+    task = task_of(config, list(splits))
+    fleet = deal({modality: split.train for modality, split in splits.items()}, config.fleet, config.seed)
+    if not resume:
+        folder = run_folder.create(out, config)
+
+    journal = Journal(folder, config, task, splits, watcher)
+    weights = journal.open(last)
+    behind = last.round if last else 0
+    if behind < config.rounds:
+        work = Path(tempfile.mkdtemp(prefix=".work-", dir=folder.path))
+        try:
+            if config.runtime == "executorch":
+                watcher.phase("exporting the learning step (kept for the next run)")
+            save_program(work, config, task)
+            save_fleet(work, fleet, {modality: split.train for modality, split in splits.items()})
+            rounds = Rounds(
+                task.layout, build_aggregator(config.aggregator), lambda r: plan_of(config, r), config.seed,
+                config.fleet.participation,
+            )  # fmt: skip
+            watcher.phase("starting phones")
+            server = build_server_app(
+                rounds, weights, behind, config.rounds - behind, config.fleet.phones,
+                watcher.answered, journal.finished,
+            )  # fmt: skip
+            engine(server, work.resolve())
+        finally:
+            shutil.rmtree(work, ignore_errors=True)
+    watcher.phase("writing the report")
+    journal.report()
+    return folder
+
+
+def load_captures(config: Config) -> dict[Modality, Split]:
+    """The captures of a configuration, or embedded ones if it names none.
+
+    Raises:
+        CaptureError: captures that cannot be read.
+        ConfigError: fewer captures than a batch.
+    """
+    wanted, splits = config.captures, {}
+    if wanted.photos is None and wanted.sounds is None:
+        splits[Modality.PHOTO] = embedded_photos(EMBEDDED, wanted.side, config.seed)
+        splits[Modality.SOUND] = embedded_sounds(EMBEDDED, wanted.seconds, config.seed)
+    if wanted.photos is not None:
+        splits[Modality.PHOTO] = load_photos(wanted.photos, wanted.side, config.seed)
+    if wanted.sounds is not None:
+        splits[Modality.SOUND] = load_sounds(wanted.sounds, wanted.seconds, config.seed)
+    limits = {Modality.PHOTO: wanted.photos_limit, Modality.SOUND: wanted.sounds_limit}
+    problems = []
+    for modality, split in splits.items():
+        splits[modality] = split = _limited(split, limits[modality], config.seed)
+        if len(split.train) < config.learning.batch:
+            problems.append(
+                f"{len(split.train)} {modality}s to train on are fewer than a batch of {config.learning.batch}; "
+                "give more captures or a smaller learning.batch"
+            )
+    if problems:
+        raise ConfigError(problems)
+    return splits
+
+
+def plan_of(config: Config, round_number: int) -> Plan:
+    """What phones do in a round, counted from 1."""
+    learning = config.learning
+    fall = 0.5 * (1 + math.cos(math.pi * (round_number - 1) / config.rounds)) if learning.cosine else 1.0
+    hyper = Hyper(
+        learning.learning_rate * fall, learning.momentum, learning.weight_decay, learning.proximal,
+        learning.temperature,
+    )  # fmt: skip
+    return Plan(round_number, config.seed, learning.epochs, learning.mode == "mixed", hyper)
+
+
+def _limited(split: Split, limit: int, seed: int) -> Split:
+    if limit == 0 or limit >= len(split.train):
+        return split
+    chosen = generator(seed, "limit").choice(len(split.train), size=limit, replace=False)
+    return dataclasses.replace(split, train=split.train.take(np.sort(chosen)))
+
+
+class Journal:
+    """Keeps a run's folder up to date: a checkpoint, then the metrics, after every round."""
+
+    def __init__(
+        self, folder: RunFolder, config: Config, task: LearningTask, splits: Mapping[Modality, Split],
+        watcher: Watcher,
+    ) -> None:  # fmt: skip
+        self._folder, self._config, self._task, self._splits = folder, config, task, splits
+        self._watcher = watcher
+        self._records: list[Record] = []
+
+    def open(self, last: Checkpoint | None) -> NDArray[np.float32]:
+        """Begin at round 0, or go on after the last finished round; the weights to begin with."""
+        if last is None:
+            weights = initial_weights(self._task, self._config.seed)
+            self._watcher.phase("judging the untrained encoder")
+            self._keep(
+                weights,
+                {"round": 0, "loss": {}, "phones": 0, "failures": 0, "failed": [], "bytes_down": 0, "bytes_up": 0,
+                 "seconds": 0.0},
+            )  # fmt: skip
+            return weights
+        if last.layout != self._task.layout:
+            raise run_folder.RunFolderError(
+                f"{self._folder.path} holds weights of another network; resume it with the version that began it"
+            )
+        self._records = run_folder.read_metrics(self._folder, last.round)
+        if not self._records or self._records[-1]["round"] < last.round:
+            self._note(last.weights, last.record)  # stopped between the checkpoint and the metrics
+        else:
+            run_folder.write_metrics(self._folder, self._records)
+        return last.weights
+
+    def finished(self, outcome: Outcome) -> None:
+        """Persist a round."""
+        record: Record = {
+            "round": outcome.round,
+            "loss": {str(modality): round(loss, 6) for modality, loss in outcome.loss.items()},
+            "phones": outcome.phones,
+            "failures": len(outcome.failures),
+            "failed": [dataclasses.asdict(failure) for failure in outcome.failures],
+            "bytes_down": outcome.bytes_down,
+            "bytes_up": outcome.bytes_up,
+            "seconds": round(outcome.seconds, 3),
+        }
+        self._keep(outcome.weights, record)
+
+    def report(self) -> None:
+        """Write `report.html`, with maps of the test captures before and after."""
+        before = run_folder.untrained(self._folder).weights
+        after = run_folder.reopen(self._folder.path)[2]
+        config, task = self._config, self._task
+        summary = {
+            "phones": f"{config.fleet.phones}, {config.fleet.partition}"
+            + (f" (alpha {config.fleet.alpha:g})" if config.fleet.partition == "dirichlet" else ""),
+            "captures": ", ".join(f"{len(s.train)} {m}s (+ {len(s.test)} to judge)" for m, s in self._splits.items()),
+            "encoder": f"{config.learning.backbone}, {task.layout.size:,} parameters",
+            "mode": config.learning.mode,
+            "aggregator": config.aggregator,
+            "runtime": config.runtime,
+            "engine": config.engine,
+            "seed": str(config.seed),
+        }  # fmt: skip
+        write_report(
+            self._folder.path,
+            title="pocketfed simulation",
+            summary=summary,
+            records=self._records,
+            before=self._map(before),
+            after=self._map(after.weights) if after and after.round > 0 else None,
+        )
+
+    def _keep(self, weights: NDArray[np.float32], record: Record) -> None:
+        checkpoint = Checkpoint(record["round"], self._config.seed, weights, self._task.layout, record)
+        save_checkpoint(self._folder.checkpoints, checkpoint)
+        self._note(weights, record)
+
+    def _note(self, weights: NDArray[np.float32], record: Record) -> None:
+        every = self._config.evaluate_every
+        due = record["round"] in (0, self._config.rounds) or (every > 0 and record["round"] % every == 0)
+        if due:
+            judged = {m: evaluate(self._task, weights, s) for m, s in self._splits.items() if is_labelled(s)}
+            record = {
+                **record,
+                "knn": {str(modality): accuracy.knn for modality, accuracy in judged.items()},
+                "probe": {str(modality): accuracy.probe for modality, accuracy in judged.items()},
+            }
+        self._records.append(record)
+        run_folder.write_metrics(self._folder, self._records)
+        self._watcher.finished(record)
+
+    def _map(self, weights: NDArray[np.float32]) -> EmbeddingMap | None:
+        tests = {modality: split.test for modality, split in self._splits.items() if len(split.test) > 0}
+        if not tests:
+            return None
+        names = {
+            modality: [test.classes[label] if label >= 0 else "" for label in clip_labels(test)]
+            for modality, test in tests.items()
+        }
+        return map_embeddings({m: embed(self._task, weights, test) for m, test in tests.items()}, names, 0)
