@@ -55,7 +55,7 @@ def map_embeddings(
     Args:
         embeddings: float32 [n_m, d] for each modality, with one d; n_m may be 0.
         labels: n_m class names for each modality that has them.
-        seed: of the sample and of t-SNE.
+        seed: of the sample; the layout itself draws nothing at random.
         limit: positive.
 
     Returns:
@@ -80,7 +80,7 @@ def map_embeddings(
     if not rows:
         return EmbeddingMap(np.zeros((0, 2), np.float32), (), ())
     with threadpool_limits(1):  # more threads only wait: 2 s became 26 s on a busy machine of two cores
-        points = plane(standardise(np.stack(rows)), seed)
+        points = plane(standardise(np.stack(rows)))
     return EmbeddingMap(points, tuple(modality), tuple(label))
 
 
@@ -106,12 +106,11 @@ def standardise(rows: NDArray[np.float64]) -> NDArray[np.float64]:
     return scaled
 
 
-def plane(rows: NDArray[np.float64], seed: int) -> NDArray[np.float32]:
+def plane(rows: NDArray[np.float64]) -> NDArray[np.float32]:
     """t-SNE that starts from the first two principal components; with fewer than four rows, those components alone.
 
     Args:
         rows: float64 [n, k], standardised; k may be 0, and then all points fall on the origin.
-        seed: of t-SNE.
 
     Returns:
         float32 [n, 2].
@@ -128,7 +127,7 @@ def plane(rows: NDArray[np.float64], seed: int) -> NDArray[np.float32]:
         TSNE(
             perplexity=min(PERPLEXITY, (count - 1) / 3),
             init=first / first[:, 0].std() * 1e-4,  # the scale that scikit-learn gives its own start
-            random_state=seed,
+            random_state=0,  # not used with a start of our own
             n_jobs=1,
         ).fit_transform(components.astype(np.float32)),
         dtype=np.float32,

@@ -108,9 +108,12 @@ class Layout:
             RunFolderError: the text is not a layout, or its slices do not follow one another.
         """
         try:
+            entries = json.loads(text)
+            if not isinstance(entries, list):
+                raise TypeError("it is no list")
             slices = tuple(
                 Slice(str(p["name"]), tuple(int(n) for n in p["shape"]), Role(p["role"]), int(p["offset"]))
-                for p in json.loads(text)
+                for p in entries
             )
         except (KeyError, TypeError, ValueError) as error:
             raise RunFolderError(f"the layout cannot be read ({error}); the file is damaged or foreign") from error

@@ -72,7 +72,7 @@ def mixed(counts: Mapping[Modality, int], size: int, rng: np.random.Generator) -
 def _chunks(count: int, size: int, rng: np.random.Generator) -> Sequence[NDArray[np.int64]]:
     order = rng.permutation(count)
     chunks = [order[start : start + size] for start in range(0, count, size)]
-    if len(chunks) > 1 and len(chunks[-1]) < SMALLEST_REST:
+    if len(chunks) > 1 and len(chunks[-1]) < min(SMALLEST_REST, size):
         chunks.pop()
     return [chunk for chunk in chunks if len(chunk) >= FEWEST]
 

@@ -1,5 +1,6 @@
 """Runtimes: what a phone runs a program on. The seam is one method, arrays in and arrays out."""
 
+import warnings
 from collections.abc import Mapping, Sequence
 from typing import Any, Protocol, TypeAlias
 
@@ -34,12 +35,15 @@ class ExecutorchRuntime:
         Raises:
             ProgramError: the bytes are no ExecuTorch program.
         """
-        from executorch.extension.pybindings import portable_lib
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # its own imports use deprecated functions
+            from executorch.extension.pybindings import portable_lib
 
         portable_lib._unsafe_reset_threadpool(threads)
         self._bytes = program  # the runtime reads from this memory as long as it lives
         try:
             self._module = portable_lib._load_for_executorch_from_buffer(program)
+            self._module.method_names()  # loading is lazy; this reads the header
         except RuntimeError as error:
             raise ProgramError(f"the program cannot be loaded: {error}") from error
 

@@ -140,9 +140,10 @@ class InProcessGrid(Grid):
         self._pool = self._new_pool()
 
     def _new_pool(self) -> ProcessPoolExecutor:
-        return ProcessPoolExecutor(
-            self._workers, multiprocessing.get_context("spawn"), initializer=_start, initargs=(self._build_app,)
-        )
+        # Workers fork from a clean process that has imported what they need, and share its memory.
+        context = multiprocessing.get_context("forkserver")
+        context.set_forkserver_preload(["pocketfed.simulator.client_app"])
+        return ProcessPoolExecutor(self._workers, context, initializer=_start, initargs=(self._build_app,))
 
     def _stop(self) -> None:
         self._pool.shutdown(wait=True, cancel_futures=True)

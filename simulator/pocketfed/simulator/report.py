@@ -20,16 +20,19 @@ from pocketfed.core.modality import Modality
 Record = Mapping[str, Any]
 """One line of metrics.jsonl: what is known about one round. Round 0 is the untrained encoder."""
 
+Group = tuple[Modality, str]
+"""The captures of one modality and class; the class is "" where there is none."""
+
 METRICS = {"knn": "k-NN", "probe": "linear probe"}
 
-COLOURS = 12
-"""Classes with a colour of their own, --c0 to --c11 in the style sheet; the others share --rest."""
+COLOURS, REST = tuple(f"--c{index}" for index in range(12)), "--rest"
+"""Custom properties of the style sheet: for classes with a colour of their own, and for those that share one."""
 
-FRAME = (44.0, 388.0, 12.0, 188.0)
-"""Left, right, top and bottom of the plotting area, in a viewBox of 400 x 230."""
+FRAME = (50.0, 388.0, 12.0, 188.0)
+"""Left, right, top and bottom of the plotting area of a chart, in the units of its viewBox."""
 
-WIDTH, HEIGHT, MARGIN = 400.0, 320.0, 12.0
-"""Of the viewBox of a map."""
+ROOM, MARGIN = (400.0, 320.0), 12.0
+"""The viewBox of a map."""
 
 PAGES = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
 
@@ -46,9 +49,9 @@ class Gain:
     @property
     def points(self) -> float | None:
         """Gain over this seed's untrained encoder, in percentage points."""
-        return (
-            None if self.untrained is None or self.trained is None else 100 * (self.trained - self.untrained)
-        )
+        if self.untrained is None or self.trained is None:
+            return None
+        return 100 * (self.trained - self.untrained)
 
 
 @dataclass(frozen=True)
@@ -74,17 +77,6 @@ class Chart:
         return max(0, -math.floor(math.log10(factor * (self.upwards[1] - self.upwards[0])) + 1e-9))
 
 
-@dataclass(frozen=True)
-class Group:
-    """The points of one class and modality as one SVG path; `colour` is the name of a custom property."""
-
-    modality: Modality
-    label: str
-    colour: str
-    count: int
-    path: str
-
-
 def write_report(
     folder: Path,
     *,
@@ -105,8 +97,7 @@ def write_report(
         before: the map of the untrained encoder.
         after: the map of the encoder of the last round.
     """
-    found = {int(record["round"]): record for record in records}
-    history = [found[at] for at in sorted(found)]
+    history = [record for _, record in sorted({record["round"]: record for record in records}.items())]
     template = files(__package__).joinpath("report.html.j2").read_text("utf-8")
     page = PAGES.from_string(template).render(
         title=title, summary=summary, **figures(history), **maps(before, after)
@@ -165,7 +156,7 @@ def chart(curves: Mapping[str, Sequence[tuple[int, float]]], last: int) -> Chart
 
 def ticks(low: float, high: float, least: float = 0.005) -> tuple[float, ...]:
     """Two to seven multiples of 1, 2 or 5 times a power of ten, at least `least` apart, from <= low to >= high."""
-    gap = max((high - low) / 4, least, abs(high) * 1e-3)
+    gap = max((high - low) / 4, least, abs(high) * 0.02)
     power = 10.0 ** math.floor(math.log10(gap) + 1e-9)
     step = next(factor * power for factor in (1, 2, 5, 10) if factor * power >= gap * (1 - 1e-9))
     first, final = math.floor(low / step + 1e-9), math.ceil(high / step - 1e-9)
@@ -173,47 +164,36 @@ def ticks(low: float, high: float, least: float = 0.005) -> tuple[float, ...]:
 
 
 def maps(before: EmbeddingMap | None, after: EmbeddingMap | None) -> dict[str, Any]:
-    """Both maps in the same colours, and the legend they share."""
-    present = {n: m for n, m in (("Untrained encoder", before), ("Trained encoder", after)) if m and m.label}
-    colours = assign_colours(
-        {pair for m in present.values() for pair in zip(m.label, m.modality, strict=True)}
-    )
-    drawn = {name: groups(found, colours) for name, found in present.items()}
-    legend = {(group.modality, group.label): group for found in drawn.values() for group in found}
-    return {"maps": drawn, "legend": [legend[key] for key in sorted(legend)]}
+    """Both maps, group by group, in the same colours; groups that share a colour come first, and so lie below."""
+    named = (("Untrained encoder", before), ("Trained encoder", after))
+    found = {name: groups(shown) for name, shown in named if shown and shown.label}
+    colours = assign_colours({group for places in found.values() for group in places})
+    drawn = {name: sorted(p.items(), key=lambda item: colours[item[0]] != REST) for name, p in found.items()}
+    return {"colours": colours, "maps": drawn}
 
 
-def assign_colours(pairs: Collection[tuple[str, Modality]]) -> dict[tuple[str, Modality], str]:
-    """A colour for each class: its own while they last, then one that its modalities do not use yet, then --rest.
-
-    A class that exists as a photo and as a sound has one colour; captures without a class get one per modality.
-    """
-    members: dict[str, set[Modality]] = {}
-    for label, modality in sorted(pairs):
-        members.setdefault(label or f"/{modality}", set()).add(modality)  # no folder's name holds a slash
-    chosen: dict[str, str] = {}
-    palette = [f"--c{index}" for index in range(COLOURS)]
-    for name, owners in members.items():
-        taken = {colour for other, colour in chosen.items() if members[other] & owners}
-        unused = [colour for colour in palette if colour not in chosen.values()]
-        chosen[name] = next(iter(unused or [colour for colour in palette if colour not in taken]), "--rest")
-    return {(label, modality): chosen[label or f"/{modality}"] for label, modality in pairs}
-
-
-def groups(found: EmbeddingMap, colours: Mapping[tuple[str, Modality], str]) -> list[Group]:
-    """One path per class and modality, those without a colour of their own first: photos as dots, sounds as triangles."""
+def groups(found: EmbeddingMap) -> dict[Group, list[tuple[float, float]]]:
+    """Where the points of each class and modality fall, with one scale for both axes."""
     low, high = found.points.min(axis=0), found.points.max(axis=0)
-    box = np.array([WIDTH, HEIGHT]) - 2 * MARGIN
-    scale = (box / np.maximum(high - low, 1e-9)).min()  # one for both axes
-    places = (found.points - (low + high) / 2) * scale + box / 2 + MARGIN  # float64 [n, 2]
-    paths: dict[tuple[str, Modality], list[str]] = {}
-    for (x, y), label, modality in zip(places.tolist(), found.label, found.modality, strict=True):
-        mark = (
-            f"M{x:.1f} {y:.1f}h.01" if modality is Modality.PHOTO else f"M{x:.1f} {y - 4:.1f}l3.6 6.2h-7.2z"
-        )
-        paths.setdefault((label, modality), []).append(mark)
-    drawn = [
-        Group(key[1], key[0], colours[key], len(marks), "".join(marks))
-        for key, marks in sorted(paths.items())
-    ]
-    return sorted(drawn, key=lambda group: group.colour != "--rest")
+    scale = ((np.array(ROOM) - 2 * MARGIN) / np.maximum(high - low, 1e-9)).min()
+    centred = (found.points - (low + high) / 2) * scale + np.array(ROOM) / 2  # float64 [n, 2]
+    places: dict[Group, list[tuple[float, float]]] = {}
+    for (x, y), modality, label in zip(centred.tolist(), found.modality, found.label, strict=True):
+        places.setdefault((modality, label), []).append((x, y))
+    return places
+
+
+def assign_colours(groups: Collection[Group]) -> dict[Group, str]:
+    """A colour for each class: its own while they last, then one that its modalities do not use yet, then REST.
+
+    A class that is both photographed and heard has one colour; captures without a class have one per modality.
+    """
+    owners: dict[str, set[Modality]] = {}
+    for modality, label in sorted(groups, key=lambda group: group[::-1]):
+        owners.setdefault(label or f"/{modality}", set()).add(modality)  # no folder's name holds a slash
+    chosen: dict[str, str] = {}
+    for name, members in owners.items():
+        unused = [colour for colour in COLOURS if colour not in chosen.values()]
+        near = {colour for other, colour in chosen.items() if owners[other] & members}
+        chosen[name] = next(iter(unused or [colour for colour in COLOURS if colour not in near]), REST)
+    return {(modality, label): chosen[label or f"/{modality}"] for modality, label in sorted(groups)}

@@ -12,6 +12,9 @@ from numpy.typing import NDArray
 
 from pocketfed.core.errors import CaptureError
 
+UNREADABLE = (OSError, ValueError, EOFError, zipfile.BadZipFile, zlib.error)
+"""What numpy raises on a damaged file, and on pickled objects (ValueError)."""
+
 
 @dataclass(frozen=True)
 class Archive:
@@ -69,23 +72,20 @@ def open_archive(path: Path, wanted: Collection[str]) -> Archive:
         CaptureError: the file, or a wanted array in it, cannot be read.
     """
     try:
-        archive = np.load(path, allow_pickle=False)
-    except (OSError, ValueError, EOFError, zipfile.BadZipFile) as error:
+        with path.open("rb") as file:  # numpy leaves a damaged file open when it opens it itself
+            archive = np.load(file, allow_pickle=False)
+            if isinstance(archive, np.lib.npyio.NpzFile):
+                found = [key for key in archive.files if key in wanted]
+                return Archive(path, {key: _read(archive, key, path) for key in found})
+    except UNREADABLE as error:
         raise _damaged(path) from error
-    if not isinstance(archive, np.lib.npyio.NpzFile):  # a single array under the wrong name
-        raise _damaged(path)
-    arrays: dict[str, NDArray[Any]] = {}
-    with archive:
-        for key in archive.files:
-            if key in wanted:
-                arrays[key] = _read(archive, key, path)
-    return Archive(path, arrays)
+    raise _damaged(path)  # a single array under the wrong name
 
 
-def _read(archive: "np.lib.npyio.NpzFile", key: str, path: Path) -> NDArray[Any]:
+def _read(archive: np.lib.npyio.NpzFile, key: str, path: Path) -> NDArray[Any]:
     try:
         array: NDArray[Any] = archive[key]
-    except (OSError, ValueError, EOFError, zipfile.BadZipFile, zlib.error) as error:
+    except UNREADABLE as error:
         raise CaptureError(
             f"{key!r} in {path} cannot be read (damaged, or Python objects); save it again as a plain array."
         ) from error

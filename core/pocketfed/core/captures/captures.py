@@ -21,11 +21,12 @@ class Captures:
     Attributes:
         modality: photo or sound.
         items: raw captures, the very arrays that a program takes.
-            Photos: uint8 [count, side, side, 3], RGB. Sounds: float32 [count, samples], PCM in [-1, 1] at 16 kHz.
+            Photos: uint8 [count, side, side, 3], RGB.
+            Sounds: float32 [count, samples], PCM in [-1, 1] at 16 kHz.
         labels: int64 [count], indices into `classes`; only evaluation looks at them. -1 where there is none.
         classes: the names of the labels.
-        groups: int64 [count]; who or what made the capture (speaker, source recording), the natural key by which
-            captures are dealt to phones. Equal to -1 everywhere when unknown.
+        groups: int64 [count]; who or what made the capture (speaker, source recording), the natural key by
+            which captures are dealt to phones. Equal to -1 everywhere when unknown.
         clips: int64 [count]; captures that are windows of one recording share a clip.
             Evaluation averages the embeddings of a clip. Each photo is a clip of its own.
 
@@ -44,8 +45,8 @@ class Captures:
         dtype, rank = (np.uint8, 4) if self.modality is Modality.PHOTO else (np.float32, 2)
         if self.items.dtype != dtype or self.items.ndim != rank:
             raise ValueError(
-                f"items of modality {self.modality.value} are {self.items.dtype} of {self.items.ndim} dimensions, "
-                f"expected {np.dtype(dtype)} of {rank}"
+                f"items of modality {self.modality.value} are {self.items.dtype} "
+                f"of {self.items.ndim} dimensions, expected {np.dtype(dtype)} of {rank}"
             )
         count = len(self.items)
         for name in ("labels", "groups", "clips"):
@@ -70,7 +71,7 @@ class Captures:
 
 @dataclass(frozen=True)
 class Split:
-    """The captures of one modality: `train` is dealt to phones, `test` judges the encoder and is never trained on.
+    """The captures of one modality: `train` is dealt to phones, `test` only judges the encoder.
 
     Both sides have the same `classes`, and no clip is on both.
     """

@@ -18,7 +18,7 @@ LOWEST_RATE = 1_000
 """Hz; a file that claims less is not a recording."""
 
 RATE_STEP = 25
-"""Hz; the resampling filter has 16000 / gcd(rate, 16000) phases, so a rate is rounded to a multiple of this."""
+"""Hz; a resampling filter has 16000 / gcd(rate, 16000) phases, so rates are rounded to a multiple of this."""
 
 
 def decode_photo(path: Path, side: int) -> NDArray[np.uint8]:

@@ -1,8 +1,9 @@
 """Captures that the package makes itself, for a demo without files or a network.
 
-Every capture has a pseudo maker (its group), who has a style: a tint and a texture, or a microphone and a room. A
-style says nothing about the class. Everything else (place, size, angle, colours; pitch, onset, length, level) is drawn
-per capture, over a background strong enough that raw pixels or spectra do not give the class away.
+Every capture has a pseudo maker (its group), who has a style: a tint and a texture, or a microphone and a
+room. A style says nothing about the class. Everything else (place, size, angle, colours; pitch, onset,
+length, level) is drawn per capture, over a background strong enough that raw pixels or spectra do not give
+the class away.
 """
 
 import numpy as np
@@ -47,7 +48,7 @@ def embedded_sounds(count: int, seconds: float = 1.0, seed: int = 0) -> Split:
     """Synthesise sounds, as many of each class in `tones.EVENTS`, one event per sound.
 
     Args:
-        count: sounds on both sides together; about 20 % of each class are the test side. Each is its own clip.
+        count: sounds on both sides together; about 20 % of each class are the test side. Each is a clip.
         seconds: length of every sound.
         seed: the same seed gives identical arrays; sound i does not depend on `count`.
 

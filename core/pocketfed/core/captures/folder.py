@@ -1,8 +1,8 @@
 """Folders of photos or sounds, as a user has them.
 
-Sub-folders are classes, at any depth below them; files directly in the folder have no class. Where the folder has
-both `train/` and `test/`, those are the two sides and anything beside them is ignored; otherwise 20 % of each class
-is held out. Hidden files and files with other extensions are ignored.
+Sub-folders are classes, with files at any depth below them; files directly in the folder have no class.
+Where the folder has both `train/` and `test/`, those are the two sides and anything beside them is ignored;
+otherwise 20 % of each class is held out. Hidden files and files with other extensions are ignored.
 """
 
 import os
@@ -120,7 +120,7 @@ def _list(folder: Path, suffixes: tuple[str, ...], noun: str) -> list[tuple[Path
 
 
 def _walk(folder: Path, suffixes: tuple[str, ...]) -> list[Path]:
-    """Files at any depth below `folder`, sorted; hidden files and folders are skipped, links to folders too."""
+    """Files at any depth below `folder`, sorted; without hidden ones and links to folders."""
 
     def fail(error: OSError) -> None:
         raise error

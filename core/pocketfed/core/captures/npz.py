@@ -15,9 +15,9 @@ Sounds:
     classes             as above (optional)
     sample_rate         a number, must be 16000 (optional)
 
-Sounds marked "val" are in neither side: whoever made the file set them apart for choosing settings, so they must
-neither be trained on nor judge the encoder. Where the file has no sides, 20 % of each class is held out, with groups
-kept whole. Other keys are ignored.
+Sounds marked "val" are in neither side: whoever made the file set them apart for choosing settings, so they
+must neither be trained on nor judge the encoder. Where the file has no sides, 20 % of each class is held
+out, with groups kept whole. Other keys are ignored.
 """
 
 from pathlib import Path
@@ -60,7 +60,7 @@ def sounds_in_npz(path: Path, seconds: float, seed: int) -> Split:
     """Sounds of an `.npz` file, in windows of `seconds`; a clip is a row of `audio`.
 
     Raises:
-        CaptureError: the file cannot be read, a key is missing, or its array is of another dtype, shape or range.
+        CaptureError: unreadable file, missing key, or array of a wrong dtype, shape or range.
     """
     size = window_size(seconds)
     archive = open_archive(path, SOUND_KEYS)
@@ -142,6 +142,6 @@ def _held_out(
     if not test.any():
         raise CaptureError(
             f"{archive.path} has too few captures to hold 20 % of each class out for evaluation; "
-            "give at least one class two captures (of two groups, where it has groups), or give it a test side."
+            "give at least one class two captures (of two groups, where known), or give the file a test side."
         )
     return test

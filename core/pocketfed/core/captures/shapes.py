@@ -54,4 +54,4 @@ SHAPES: Mapping[str, Callable[[Plane, Plane], Inside]] = {
     "chequers": _chequers,
     "dots": _dots,
 }
-"""Class name to `(u, v) -> inside`; all three float64, float64 and bool of one shape, u to the right and v up."""
+"""Class name to `(u, v) -> inside`; float64, float64 and bool of one shape, u to the right, v up."""

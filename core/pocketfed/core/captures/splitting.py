@@ -17,8 +17,9 @@ def hold_out(labels: NDArray[np.int64], groups: NDArray[np.int64], seed: int) ->
     """Choose a seeded 20 % of each class for the test side; the groups, where known, stay whole.
 
     A speaker who is heard in training and in the test flatters the encoder, so what is drawn is the group.
-    Where one group has captures of several classes, the draw cannot be made class by class and is made over
-    all groups at once. A class (or the whole) with at least two groups is present on both sides.
+    A class with at least two groups is then on both sides. Where a group has captures of several classes,
+    the draw cannot be made class by class: it is made over all groups at once, and a class may be missing
+    from a side.
 
     Args:
         labels: int64 [count], -1 where there is none (treated as one more class).

@@ -12,7 +12,7 @@ Pcm = NDArray[np.int16] | NDArray[np.float32]
 """Samples of one sound: int16, or float32 in [-1, 1]."""
 
 SILENCE = 1e-4
-"""A window in which every |sample| is below this, in float32 units, is digital silence (-80 dB of full scale)."""
+"""A window in which every |sample| is below this, in float32 units, is digital silence (-80 dBFS)."""
 
 INT16_SCALE = 1 / 32768
 
@@ -44,9 +44,9 @@ def window_size(seconds: float) -> int:
 def cut(sounds: Sequence[Pcm], size: int) -> Windows:
     """Cut sounds into windows that do not overlap.
 
-    A sound shorter than the window is padded with zeros at its end. A tail is padded too, or dropped when it is
-    shorter than half a window. Windows of digital silence are dropped. Every sound keeps at least one window.
-    The samples are copied once, into the result.
+    A sound shorter than the window is padded with zeros at its end. A tail is padded too, or dropped when
+    it is shorter than half a window. Windows of digital silence are dropped. Every sound keeps at least one
+    window. The samples are copied once, into the result.
 
     Args:
         sounds: int16 or float32 [samples] each, none of them empty. Floats beyond [-1, 1] are clipped.

@@ -31,4 +31,6 @@ def lower(step: Step, example_inputs: tuple[Tensor, ...], passes: Passes = _ALL)
     Returns:
         A module with the step's signature. It runs anywhere; `executorch.build_program` turns it into a program.
     """
-    return defer_permutes(canonicalise(trace(step, example_inputs, passes), passes.common_subexpressions), passes)
+    return defer_permutes(
+        canonicalise(trace(step, example_inputs, passes), passes.common_subexpressions), passes
+    )

@@ -36,7 +36,12 @@ class Builder:
     def constant(self, value: Tensor) -> fx.Node:
         """A tensor known now; equal tensors share one node."""
         value = value.detach().contiguous()
-        key: Key = ("constant", value.dtype, tuple(value.shape), value.view(-1).view(torch.uint8).numpy().tobytes())
+        key: Key = (
+            "constant",
+            value.dtype,
+            tuple(value.shape),
+            value.view(-1).view(torch.uint8).numpy().tobytes(),
+        )
         if key not in self._known:
             name = f"constant_{len(self.constants)}"
             self.constants[name] = value.clone()

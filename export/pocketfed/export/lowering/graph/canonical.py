@@ -155,7 +155,12 @@ def _squeeze(builder: Builder, x: fx.Node, dims: int | Sequence[int] | None = No
 
 
 def _slice(
-    builder: Builder, x: fx.Node, dim: int = 0, start: int | None = None, end: int | None = None, step: int = 1
+    builder: Builder,
+    x: fx.Node,
+    dim: int = 0,
+    start: int | None = None,
+    end: int | None = None,
+    step: int = 1,
 ) -> fx.Node:
     sizes = shape(x)
     axis = dim % len(sizes)
@@ -169,9 +174,7 @@ def _slice(
     padded = builder.call(aten.constant_pad_nd.default, x, amounts) if missing else x
     covered = _slice(builder, padded, axis, first, first + count * step)
     split = builder.reshape(covered, [*sizes[:axis], count, step, *sizes[axis + 1 :]])
-    return builder.reshape(
-        _slice(builder, split, axis + 1, 0, 1), [*sizes[:axis], count, *sizes[axis + 1 :]]
-    )
+    return builder.reshape(_slice(builder, split, axis + 1, 0, 1), [*sizes[:axis], count, *sizes[axis + 1 :]])
 
 
 def _select(builder: Builder, x: fx.Node, dim: int, index: int) -> fx.Node:
@@ -216,7 +219,11 @@ def _pad(builder: Builder, x: fx.Node, amounts: Sequence[int], value: float = 0.
         if amount < 0:
             axis = len(shape(x)) - 1 - place // 2
             size = shape(x)[axis]
-            x = _slice(builder, x, axis, -amount) if place % 2 == 0 else _slice(builder, x, axis, 0, size + amount)
+            x = (
+                _slice(builder, x, axis, -amount)
+                if place % 2 == 0
+                else _slice(builder, x, axis, 0, size + amount)
+            )
     kept = [max(amount, 0) for amount in amounts]
     return builder.call(aten.constant_pad_nd.default, x, kept, float(value)) if any(kept) else x
 

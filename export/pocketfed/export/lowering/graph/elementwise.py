@@ -116,7 +116,9 @@ def _source(value: Argument) -> Argument:
 
 def _neutral(builder: Builder, target: OpOverload, operands: Sequence[Argument]) -> fx.Node | None:
     """The other operand, if one is the neutral element of a sum or a product."""
-    neutral = {aten.mul.Tensor: 1.0, aten.div.Tensor: 1.0, aten.add.Tensor: 0.0, aten.sub.Tensor: 0.0}.get(target)
+    neutral = {aten.mul.Tensor: 1.0, aten.div.Tensor: 1.0, aten.add.Tensor: 0.0, aten.sub.Tensor: 0.0}.get(
+        target
+    )
     if neutral is None:
         return None
     places = (1,) if target in (aten.div.Tensor, aten.sub.Tensor) else (1, 0)

@@ -5,6 +5,8 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
+SUMMED_ROWS = 1024  # the least length of the sums that `inner_products` cuts a long sum into
+
 
 def spatial_first(x: Tensor) -> Tensor:
     """[N, C, H, W] -> [H, W, N, C], the order in which neighbouring pixels are long runs of memory."""
@@ -91,12 +93,21 @@ def scatter(y: Tensor, dim: int, offset: int, stride: int, size: int) -> Tensor:
 
 
 def inner_products(a: Tensor, b: Tensor) -> Tensor:
-    """sum_i a[i].T @ b[i]: [B, R, m] and [B, R, n] -> [m, n]. The narrower side is the one transposed."""
-    if b.shape[2] < a.shape[2]:
+    """a.T @ b for tall a [R, m] and b [R, n] -> [m, n]. The narrower side is the one transposed.
+
+    Long sums are cut into batches: a product's inner dimension should stay within the cache.
+    """
+    if b.shape[1] < a.shape[1]:
         return inner_products(b, a).t()
-    batches, _, m = a.shape
-    n = b.shape[2]
-    products = torch.bmm(a.permute(0, 2, 1), b)  # [B, m, n]
+    rows, m = a.shape
+    n = b.shape[1]
+    batches = _batches(rows)
     if batches == 1:
-        return products.reshape(m, n)
+        return torch.mm(a.t(), b)
+    products = torch.bmm(a.reshape(batches, -1, m).permute(0, 2, 1), b.reshape(batches, -1, n))  # [B, m, n]
     return torch.mm(torch.ones(1, batches), products.reshape(batches, m * n)).reshape(m, n)
+
+
+def _batches(rows: int) -> int:
+    """Into how many equal batches to cut a sum over `rows`: the most that leave `SUMMED_ROWS` in each."""
+    return max(count for count in range(1, max(rows // SUMMED_ROWS, 1) + 1) if rows % count == 0)

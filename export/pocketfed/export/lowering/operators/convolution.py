@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from pocketfed.core.errors import ExportError
-from pocketfed.export.lowering.operators import half_im2col, stem, taps
+from pocketfed.export.lowering.operators import depthwise, half_im2col, stem, taps, winograd
 from pocketfed.export.lowering.operators.axes import batch_first, spatial_first
 from pocketfed.export.lowering.operators.geometry import Geometry, geometry
 from pocketfed.export.lowering.options import Passes
@@ -32,6 +32,8 @@ class Method:
 
 GENERAL = Method(taps.forward, taps.grad_input, taps.grad_weight)
 HALF_IM2COL = Method(half_im2col.forward, half_im2col.grad_input, half_im2col.grad_weight)
+WINOGRAD = Method(winograd.forward, winograd.grad_input, winograd.grad_weight)
+DEPTHWISE = Method(depthwise.forward, depthwise.grad_input, depthwise.grad_weight)
 STEM = Method(stem.forward, half_im2col.grad_input, stem.grad_weight)
 
 
@@ -39,6 +41,10 @@ def choose(g: Geometry, passes: Passes) -> Method:
     """The fastest method that covers this geometry."""
     if g.dense and g.in_channels <= stem.MAX_CHANNELS and passes.stem_planes:
         return STEM
+    if passes.depthwise_toeplitz and depthwise.applies(g):
+        return DEPTHWISE
+    if passes.winograd and winograd.applies(g):
+        return WINOGRAD
     if g.dense and passes.half_im2col and (g.stride == (1, 1) or passes.strided_phases):
         return HALF_IM2COL
     return GENERAL
@@ -133,4 +139,6 @@ def _refuse_unknown(x: Tensor, transposed: bool) -> None:
     if transposed:
         raise ExportError("aten.convolution(transposed=True) cannot be lowered; upsample, then convolve.")
     if x.dim() not in (3, 4):
-        raise ExportError(f"aten.convolution on {x.dim()} dimensions cannot be lowered; use Conv1d or Conv2d.")
+        raise ExportError(
+            f"aten.convolution on {x.dim()} dimensions cannot be lowered; use Conv1d or Conv2d."
+        )

@@ -81,9 +81,8 @@ def grad_weight(grad: Tensor, x: Tensor, g: Geometry) -> Tensor:
             continue
         columns = _columns(row, g)  # [H/s, OW, N, kw*C]
         stacked = _rows(grad, taps, g)  # [H/s, OW, N, taps*O]
-        height = columns.shape[0]
         products = inner_products(
-            columns.reshape(height, -1, columns.shape[3]), stacked.reshape(height, -1, stacked.shape[3])
+            columns.reshape(-1, columns.shape[3]), stacked.reshape(-1, stacked.shape[3])
         ).reshape(g.kernel[1], g.in_channels, len(taps), g.out_channels)
         parts.update({tap.index: products.narrow(2, place, 1) for place, tap in enumerate(taps)})
     ordered = concatenate([parts[index] for index in range(g.kernel[0])], 2)  # [kw, C, kh, O]

@@ -128,7 +128,9 @@ def _geometry(
     ceil_mode: bool,
 ) -> Geometry:
     if ceil_mode or x.dim() != 4:
-        raise ExportError(f"aten.{name} cannot be lowered with ceil_mode or without a batch; pad the input instead.")
+        raise ExportError(
+            f"aten.{name} cannot be lowered with ceil_mode or without a batch; pad the input instead."
+        )
     filters = torch.empty(x.shape[1], 1, kernel[0], kernel[-1], device="meta")
     return geometry(x, filters, stride or kernel, padding, dilation, x.shape[1])
 

@@ -56,8 +56,6 @@ def select_backward(grad: Tensor, sizes: list[int], dim: int, index: int) -> Ten
     return pad(grad.unsqueeze(axis), axis, position, sizes[axis] - 1 - position)
 
 
-
-
 _STATELESS: dict[OpOverload, Callable[..., Any]] = {
     aten.native_layer_norm.default: normalisation.layer_norm,
     aten.native_layer_norm_backward.default: normalisation.layer_norm_backward,

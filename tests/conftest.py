@@ -1,0 +1,60 @@
+"""What tests share: where real captures are, and small learning tasks."""
+
+import os
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from numpy.typing import NDArray
+
+from pocketfed.core.learning_step import Method, step_method
+from pocketfed.core.learning_task import LearningTask, initial_weights, learning_task
+from pocketfed.core.modality import Modality
+from pocketfed.core.views import PhotoView, SoundView
+
+REPOSITORY = Path(__file__).resolve().parent.parent
+
+
+@pytest.fixture(scope="session")
+def real_data() -> Path:
+    """The folder with real captures; tests that need it are skipped where it is absent."""
+    folder = Path(os.environ.get("POCKETFED_DATA", REPOSITORY.parent / "shared" / "data"))
+    if not (folder / "cifar10_subset.npz").exists():
+        pytest.skip("real captures are absent; set POCKETFED_DATA to the folder that holds cifar10_subset.npz")
+    return folder
+
+
+@pytest.fixture(scope="session")
+def small_task() -> LearningTask:
+    """Both modalities, small inputs, batches of 6."""
+    views = {Modality.PHOTO: PhotoView(side=16), Modality.SOUND: SoundView(samples=4000, height=16, width=16)}
+    return learning_task("compact", views, batch=6)
+
+
+def random_inputs(method: Method, task: LearningTask, seed: int) -> list[torch.Tensor]:
+    """Inputs of a step with untrained weights, random captures and noise, and hyper-parameters far from neutral."""
+    rng = np.random.default_rng(seed)
+    theta = initial_weights(task, seed)
+    inputs = [theta, (0.01 * rng.standard_normal(task.state_size)).astype(np.float32), theta * np.float32(0.9)]
+    for example in method.example[3:-1]:
+        inputs.append(_random_like(example, rng))
+    modalities = (len(method.example) - 4) // 2
+    size = method.example[3].shape[0]
+    inputs.append(np.asarray([0.05, 0.8, 1e-3, 0.02, 0.4] + [size] * modalities, dtype=np.float32))
+    return [torch.from_numpy(array) for array in inputs]
+
+
+def _random_like(example: torch.Tensor, rng: np.random.Generator) -> NDArray[np.float32] | NDArray[np.uint8]:
+    shape = tuple(example.shape)
+    if example.dtype == torch.uint8:
+        return rng.integers(0, 256, shape, dtype=np.uint8)
+    if example.dim() == 2:
+        return (0.1 * rng.standard_normal(shape)).astype(np.float32)
+    return rng.random(shape, dtype=np.float32)
+
+
+@pytest.fixture(scope="session")
+def photo_step(small_task: LearningTask) -> Method:
+    """The small task's step on photos."""
+    return step_method(small_task, [Modality.PHOTO])

@@ -1,0 +1,125 @@
+"""What the graph rewrites leave behind."""
+
+from dataclasses import fields, replace
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from pocketfed.core.errors import ExportError
+from pocketfed.export.lowering import Passes, lower
+from tests.export.lowering.checks import assert_lowers, targets, with_gradients
+
+ONE_OFF = [replace(Passes(), **{field.name: False}) for field in fields(Passes)]
+ALL_OFF = Passes(**{field.name: False for field in fields(Passes)})
+
+
+class Network(nn.Module):
+    """A little of everything that the passes treat differently."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.stem = nn.Conv2d(3, 6, 3, padding=1, bias=False)
+        self.norm = nn.GroupNorm(2, 6)
+        self.depthwise = nn.Conv2d(6, 6, 3, padding=1, groups=6)
+        self.down = nn.Conv2d(6, 64, 3, stride=2, padding=1)
+        self.wide = nn.Conv2d(64, 64, 3, padding=1, bias=False)
+        self.head = nn.Linear(64, 5)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = F.relu(self.norm(self.stem(x)))
+        x = self.down(x + self.depthwise(x))
+        x = x + F.relu(self.wide(x))
+        logits: Tensor = self.head(x.mean((2, 3)))
+        return logits
+
+
+def training_step(seed: int) -> tuple[object, list[Tensor]]:
+    torch.manual_seed(seed)
+    network = Network()
+    names = [name for name, _ in network.named_parameters()]
+    weights = [parameter.detach().clone() for parameter in network.parameters()]
+
+    def loss(x: Tensor, *parameters: Tensor) -> Tensor:
+        logits = torch.func.functional_call(network, dict(zip(names, parameters, strict=True)), (x,))
+        return -F.log_softmax(logits, 1)[:, 0].mean()
+
+    return loss, [torch.randn(2, 3, 6, 6), *weights]
+
+
+@pytest.mark.parametrize("passes", [Passes(), *ONE_OFF, ALL_OFF], ids=str)
+def test_a_step_is_right_with_any_pass_switched_off(passes: Passes) -> None:
+    loss, inputs = training_step(0)
+    assert callable(loss)
+    assert_lowers(with_gradients(loss), inputs, passes, tolerance=5e-5)
+
+
+def test_permutations_between_layers_cancel() -> None:
+    def layers(x: Tensor, first: Tensor, second: Tensor) -> tuple[Tensor]:
+        y = F.relu(F.group_norm(F.conv2d(x, first, padding=1), 2))
+        y = y + F.relu(F.group_norm(F.conv2d(y, second, padding=1), 2))
+        return (y.mean((2, 3)),)
+
+    inputs = (torch.randn(2, 8, 6, 6), torch.randn(8, 8, 3, 3), torch.randn(8, 8, 3, 3))
+    plain = targets(lower(layers, inputs, Passes(cancel_permutes=False))).count("aten.permute.default")
+    cancelled = targets(lower(layers, inputs)).count("aten.permute.default")
+    assert cancelled == 3 < plain  # the input and the two kernels
+
+
+def test_a_transposed_right_side_becomes_a_linear_operator() -> None:
+    def product(a: Tensor, b: Tensor) -> tuple[Tensor]:
+        return (a @ b.t(),)
+
+    inputs = (torch.randn(3, 4), torch.randn(5, 4))
+    assert targets(lower(product, inputs)) == ["aten.linear.default"]
+    without = targets(lower(product, inputs, Passes(linear_from_mm=False)))
+    assert without == ["aten.permute.default", "aten.mm.default"]
+
+
+def test_equal_expressions_are_computed_once() -> None:
+    def twice(x: Tensor) -> tuple[Tensor]:
+        return (torch.exp(x) * torch.exp(x),)
+
+    assert targets(lower(twice, (torch.randn(3),))) == ["aten.exp.default", "aten.mul.Tensor"]
+    assert len(targets(lower(twice, (torch.randn(3),), Passes(common_subexpressions=False)))) == 3
+
+
+def test_constants_are_computed_now() -> None:
+    def masked(x: Tensor) -> tuple[Tensor]:
+        eye = torch.eye(4)
+        mask = torch.cat([eye[2:], eye[:2]]) * (1.0 - eye) + torch.arange(4).to(torch.float32).cumsum(0)
+        return (x * mask,)
+
+    module = assert_lowers(masked, [torch.randn(4, 4)])
+    assert targets(module) == ["aten.mul.Tensor"]
+
+
+def test_a_broadcast_is_left_to_the_operator_that_uses_it() -> None:
+    def scaled(x: Tensor, scale: Tensor) -> tuple[Tensor]:
+        return ((scale.unsqueeze(1).expand(3, 4) * 2.0 + 1.0) * x,)
+
+    module = assert_lowers(scaled, [torch.randn(3, 4), torch.randn(3)])
+    sizes = [list(node.meta["val"].shape) for node in module.graph.nodes if node.op == "call_function"]
+    assert sizes.count([3, 4]) == 1
+
+
+def test_two_inputs_that_are_one_tensor_stay_two_inputs() -> None:
+    same = torch.ones(3)
+    module = lower(lambda a, b: (a - b,), (same, same))
+    assert torch.equal(module(torch.ones(3), torch.zeros(3))[0], torch.ones(3))
+
+
+def test_random_numbers_inside_the_step_are_refused() -> None:
+    with pytest.raises(ExportError, match="random"):
+        lower(lambda x: (x + torch.rand(3),), (torch.zeros(3),))
+
+
+def test_writing_into_an_input_is_refused() -> None:
+    with pytest.raises(ExportError, match=r"add_.*in place"):
+        lower(lambda x: (x.add_(1.0),), (torch.zeros(3),))
+
+
+def test_a_decision_on_values_is_refused() -> None:
+    with pytest.raises(ExportError, match="value of a tensor"):
+        lower(lambda x: (x if x.sum() > 0 else -x,), (torch.zeros(3),))

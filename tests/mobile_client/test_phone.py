@@ -1,0 +1,71 @@
+"""A phone's round: what it computes, and that it depends on nothing but its arguments."""
+
+import numpy as np
+import pytest
+
+from pocketfed.core.errors import ProgramError
+from pocketfed.core.hyper import Hyper
+from pocketfed.core.learning_step import methods
+from pocketfed.core.learning_task import LearningTask, initial_weights
+from pocketfed.core.modality import Modality
+from pocketfed.core.plan import Plan
+from pocketfed.core.program_spec import program_spec
+from pocketfed.mobile_client.phone import Phone, train
+from pocketfed.mobile_client.runtime import ExecutorchRuntime, TorchRuntime
+
+
+def phone_with(task: LearningTask, photos: int, sounds: int, number: int = 0) -> Phone:
+    rng = np.random.default_rng(number)
+    captures = {
+        Modality.PHOTO: rng.integers(0, 256, (photos, 16, 16, 3), dtype=np.uint8),
+        Modality.SOUND: (0.1 * rng.standard_normal((sounds, 4000))).astype(np.float32),
+    }
+    held = {modality: items for modality, items in captures.items() if len(items)}
+    return Phone(number, held, program_spec(task, mixed=True), TorchRuntime(methods(task, mixed=True)))
+
+
+def plan(round_number: int = 1, mixed: bool = False, epochs: int = 1) -> Plan:
+    return Plan(round_number, seed=5, epochs=epochs, mixed=mixed, hyper=Hyper())
+
+
+@pytest.mark.parametrize("mixed", [False, True])
+def test_the_same_work_gives_the_same_weights_and_other_work_does_not(small_task: LearningTask, mixed: bool) -> None:
+    weights = initial_weights(small_task, 0)
+    phone = phone_with(small_task, 12, 12)
+    first, second = (train(phone, weights, plan(mixed=mixed)) for _ in range(2))
+    assert np.array_equal(first.weights, second.weights)
+    assert first.loss == second.loss
+    assert not np.array_equal(first.weights, train(phone, weights, plan(2, mixed)).weights)
+    assert not np.array_equal(weights, first.weights)
+
+
+def test_examples_steps_and_losses_are_counted(small_task: LearningTask) -> None:
+    update = train(phone_with(small_task, 12, 6), initial_weights(small_task, 0), plan(epochs=2))
+    assert (update.examples, update.steps) == (36, 6)
+    assert set(update.loss) == set(Modality)
+    assert all(0 < loss < 5 for loss in update.loss.values())
+
+
+def test_the_servers_weights_are_left_alone(small_task: LearningTask) -> None:
+    weights = initial_weights(small_task, 0)
+    before = weights.copy()
+    train(phone_with(small_task, 12, 0), weights, plan())
+    assert np.array_equal(weights, before)
+
+
+def test_a_batch_that_is_not_full_is_padded_and_not_counted(small_task: LearningTask) -> None:
+    update = train(phone_with(small_task, 4, 0), initial_weights(small_task, 0), plan())
+    assert (update.examples, update.steps) == (4, 1)
+    assert update.loss[Modality.PHOTO] < np.log(2 * 4 - 1) + 0.7
+
+
+def test_a_phone_without_enough_captures_says_so(small_task: LearningTask) -> None:
+    with pytest.raises(ProgramError, match="too few captures"):
+        train(phone_with(small_task, 1, 0), initial_weights(small_task, 0), plan())
+
+
+def test_runtimes_name_what_is_wrong(small_task: LearningTask) -> None:
+    with pytest.raises(ProgramError, match="no method 'step_touch'"):
+        TorchRuntime(methods(small_task)).run("step_touch", [])
+    with pytest.raises(ProgramError, match="cannot be loaded"):
+        ExecutorchRuntime(b"not a program")

@@ -1,0 +1,56 @@
+"""Checkpoints come back whole, and a bad one is named."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from safetensors.numpy import save_file
+
+from pocketfed.core.errors import RunFolderError
+from pocketfed.core.layout import Layout, Role, Slice
+from pocketfed.server.checkpoint import Checkpoint, load_checkpoint, newest, path_of, save_checkpoint
+
+LAYOUT = Layout((Slice("backbone.w", (2, 3), Role.BACKBONE, 0),))
+
+
+def checkpoint(round_number: int) -> Checkpoint:
+    weights = np.arange(6, dtype=np.float32) / 7
+    return Checkpoint(round_number, 42, weights, LAYOUT, {"round": round_number, "loss": {"photo": 1.25}})
+
+
+def test_round_trip(tmp_path: Path) -> None:
+    path = save_checkpoint(tmp_path / "checkpoints", checkpoint(3))
+    again = load_checkpoint(path)
+    assert np.array_equal(again.weights, checkpoint(3).weights)
+    assert (again.round, again.seed, again.layout, again.record) == (3, 42, LAYOUT, checkpoint(3).record)
+
+
+def test_the_newest_is_found_by_number(tmp_path: Path) -> None:
+    assert newest(tmp_path) is None
+    for number in (2, 10, 9):
+        save_checkpoint(tmp_path, checkpoint(number))
+    (tmp_path / ".round-00011.safetensors.tmp").write_bytes(b"")
+    assert newest(tmp_path) == path_of(tmp_path, 10)
+
+
+@pytest.mark.parametrize("content", [b"", b"\x08\x00\x00\x00\x00\x00\x00\x00nonsense"])
+def test_a_damaged_file_is_named(tmp_path: Path, content: bytes) -> None:
+    path = path_of(tmp_path, 1)
+    path.write_bytes(content)
+    with pytest.raises(RunFolderError, match="round-00001"):
+        load_checkpoint(path)
+
+
+def test_another_format_is_refused(tmp_path: Path) -> None:
+    path = path_of(tmp_path, 1)
+    save_file({"weights": np.zeros(6, dtype=np.float32)}, path, metadata={"format": "9"})
+    with pytest.raises(RunFolderError, match="format '9'"):
+        load_checkpoint(path)
+
+
+def test_weights_must_fit_the_layout(tmp_path: Path) -> None:
+    path = path_of(tmp_path, 1)
+    metadata = {"format": "1", "round": "1", "seed": "0", "layout": LAYOUT.to_json(), "record": "{}"}
+    save_file({"weights": np.zeros(5, dtype=np.float32)}, path, metadata=metadata)
+    with pytest.raises(RunFolderError, match="6 float32 weights"):
+        load_checkpoint(path)

@@ -1,0 +1,38 @@
+"""What the guard lets through and what it refuses, with the reason."""
+
+import numpy as np
+import pytest
+
+from pocketfed.core.errors import UpdateRejected
+from pocketfed.core.layout import Layout, Role, Slice
+from pocketfed.core.modality import Modality
+from pocketfed.core.plan import Update
+from pocketfed.server.aggregators import Broadcast
+from pocketfed.server.guard import Guard
+
+BEGUN = Broadcast(np.ones(4, dtype=np.float32), Layout((Slice("backbone.w", (4,), Role.BACKBONE, 0),)), 1)
+
+
+def test_an_honest_update_passes_unchanged() -> None:
+    update = Update(np.full(4, 1.5, dtype=np.float32), 10, {Modality.PHOTO: 2.0}, 3)
+    assert Guard().check(update, BEGUN) is update
+
+
+@pytest.mark.parametrize(
+    ("update", "reason"),
+    [
+        (Update(np.ones(5, dtype=np.float32), 1), r"float32 \[5\], expected float32 \[4\]"),
+        (Update(np.ones((2, 2), dtype=np.float32), 1), r"\[2, 2\]"),
+        (Update(np.ones(4), 1), "float64"),  # type: ignore[arg-type]
+        (Update(np.array([1, np.nan, 1, 1], dtype=np.float32), 1), "weights are not finite"),
+        (Update(np.array([1, np.inf, 1, 1], dtype=np.float32), 1), "weights are not finite"),
+        (Update(np.full(4, 3e38, dtype=np.float32), 1), "moved by 6e"),
+        (Update(np.ones(4, dtype=np.float32), 0), "0 examples"),
+        (Update(np.ones(4, dtype=np.float32), -3), "-3 examples"),
+        (Update(np.ones(4, dtype=np.float32), 10**12), "1000000000000 examples"),
+        (Update(np.ones(4, dtype=np.float32), 1, {Modality.SOUND: float("nan")}), "loss of sound"),
+    ],
+)
+def test_what_is_refused(update: Update, reason: str) -> None:
+    with pytest.raises(UpdateRejected, match=reason):
+        Guard().check(update, BEGUN)

@@ -1,0 +1,72 @@
+"""Configurations: every mistake at once, flags over files, and what is written can be read."""
+
+from pathlib import Path
+
+import pytest
+
+from pocketfed.core.errors import ConfigError
+from pocketfed.simulator.config import build_config, overlay, read_toml, to_toml
+from tests.conftest import REPOSITORY
+
+
+def test_every_mistake_is_reported_at_once_with_its_value() -> None:
+    with pytest.raises(ConfigError) as caught:
+        build_config(
+            {
+                "rounds": 0, "aggregator": "median", "colour": "blue",
+                "fleet": {"alpha": -1, "photos_only": 0.7, "sounds_only": 0.7, "phone": 3},
+                "learning": {"backbone": "resnet", "batch": 7}, "captures": {"seconds": 0.333},
+            }
+        )  # fmt: skip
+    text = str(caught.value)
+    for expected in (
+        "rounds", "(got 0)", "aggregator: no such aggregator; choose one of: fedavg", "colour: there is no such key",
+        "fleet.alpha", "(got -1)", "fleet.phone: there is no such key", "learning.backbone: no such backbone",
+        "learning.batch", "(got 7)", "captures.seconds: must be a multiple of 0.01",
+    ):  # fmt: skip
+        assert expected in text
+    assert len(caught.value.problems) == 8
+
+
+@pytest.mark.parametrize("alpha", [0, -0.5, float("nan"), float("inf")])
+def test_alpha_must_be_positive(alpha: float) -> None:
+    with pytest.raises(ConfigError, match=r"fleet\.alpha"):
+        build_config({"fleet": {"alpha": alpha}})
+
+
+def test_shares_must_not_exceed_one() -> None:
+    with pytest.raises(ConfigError, match="add up to more than 1"):
+        build_config({"fleet": {"photos_only": 0.7, "sounds_only": 0.7}})
+
+
+def test_flags_go_over_the_file_and_absent_flags_do_not() -> None:
+    values = {"rounds": 3, "fleet": {"phones": 4}}
+    config = build_config(overlay(values, {"rounds": 7, "fleet.alpha": 2.0, "fleet.phones": None, "seed": 0}))
+    assert (config.rounds, config.fleet.phones, config.fleet.alpha, config.seed) == (7, 4, 2.0, 0)
+    assert values == {"rounds": 3, "fleet": {"phones": 4}}
+
+
+def test_what_is_written_is_what_was_meant(tmp_path: Path) -> None:
+    config = build_config({"captures": {"photos": "/somewhere/a b"}, "learning": {"mode": "mixed"}, "seed": 9})
+    (tmp_path / "config.toml").write_text(to_toml(config))
+    assert build_config(read_toml(tmp_path / "config.toml")) == config
+
+
+def test_paths_are_relative_to_the_file(tmp_path: Path) -> None:
+    (tmp_path / "c.toml").write_text('[captures]\nphotos = "album"\nsounds = "/abs"\n')
+    config = build_config(read_toml(tmp_path / "c.toml"))
+    assert config.captures.photos == tmp_path / "album"
+    assert config.captures.sounds == Path("/abs")
+
+
+def test_files_that_are_no_toml_are_named(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"absent\.toml cannot be read"):
+        read_toml(tmp_path / "absent.toml")
+    (tmp_path / "bad.toml").write_text("rounds = = 3")
+    with pytest.raises(ConfigError, match=r"bad\.toml is no valid TOML"):
+        read_toml(tmp_path / "bad.toml")
+
+
+@pytest.mark.parametrize("path", sorted((REPOSITORY / "configs").glob("*.toml")), ids=lambda path: path.stem)
+def test_shipped_configurations_are_valid(path: Path) -> None:
+    build_config(read_toml(path))

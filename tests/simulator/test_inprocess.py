@@ -1,0 +1,142 @@
+"""The in-process engine and the strategy on top of it, with phones that behave badly in every way."""
+
+import functools
+import os
+import re
+import time
+
+import numpy as np
+import pytest
+from flwr.app import Array, ArrayRecord, Context, Message, MetricRecord, RecordDict
+from flwr.clientapp import ClientApp
+from flwr.serverapp import Grid
+
+from pocketfed.core.hyper import Hyper
+from pocketfed.core.layout import Layout, Role, Slice
+from pocketfed.core.plan import Plan, Update
+from pocketfed.server.aggregators import FedAvg
+from pocketfed.server.app import build_server_app
+from pocketfed.server.messages import ARRAYS, CONFIG, pack_update, unpack_plan, unpack_weights
+from pocketfed.server.strategy import Outcome, Rounds, sample_cohort
+from pocketfed.simulator.inprocess import InProcessGrid
+
+SIZE = 1000
+LAYOUT = Layout((Slice("backbone.w", (SIZE,), Role.BACKBONE, 0),))
+
+
+def phones_that(faults: dict[int, str]) -> ClientApp:
+    """Phone i adds i + 1 to every weight, or misbehaves in round 2 as `faults` says."""
+    app = ClientApp()
+
+    @app.query()
+    def who(message: Message, context: Context) -> Message:
+        number = int(context.node_config["partition-id"])
+        return Message(RecordDict({"metrics": MetricRecord({"phone": number})}), reply_to=message)
+
+    @app.train()
+    def learn(message: Message, context: Context) -> Message:
+        number = int(context.node_config["partition-id"])
+        arrays, config = message.content.array_records[ARRAYS], message.content.config_records[CONFIG]
+        weights = unpack_weights(arrays) + np.float32(number + 1)
+        fault = faults.get(number) if unpack_plan(config).round == 2 else None
+        content = pack_update(Update(weights, 10**12 if fault == "absurd" else 1, {}, 1))
+        match fault:
+            case "raise":
+                raise RuntimeError("out of memory on the phone")
+            case "die":
+                os._exit(9)
+            case "sleep":
+                time.sleep(8)
+            case "nan":
+                weights[3] = np.nan
+                content = pack_update(Update(weights, 1))
+            case "shape":
+                content = pack_update(Update(weights[:-1], 1))
+            case "keys":
+                content["arrays"] = ArrayRecord({"a": Array(weights), "b": Array(weights)})
+            case "garbage":
+                content["arrays"] = ArrayRecord({"weights": Array("float32", (SIZE,), "numpy.ndarray", b"\x80\x04.")})
+            case "empty":
+                content = RecordDict()
+        return Message(content, reply_to=message)
+
+    return app
+
+
+def run(faults: dict[int, str], phones: int = 5, rounds: int = 3, patience: float = 60.0) -> list[Outcome]:
+    outcomes: list[Outcome] = []
+    decisions = Rounds(LAYOUT, FedAvg(), lambda r: Plan(r, 0, 1, False, Hyper()), seed=0)
+    start = np.full(SIZE, 100, dtype=np.float32)
+    server = build_server_app(
+        decisions, start, 0, rounds, phones, lambda *progress: None, outcomes.append, patience
+    )
+    with InProcessGrid(functools.partial(phones_that, faults), phones, workers=2) as grid:
+        server(grid, Context(run_id=1, node_id=1, node_config={}, state=RecordDict(), run_config={}))
+    return outcomes
+
+
+FAULTS = {
+    "raise": "out of memory on the phone",
+    "die": "process died",
+    "nan": "not finite",
+    "shape": r"\[999\]",
+    "keys": "arrays are",
+    "garbage": "cannot be read",
+    "empty": "cannot be read",
+    "absurd": "1000000000000 examples",
+}
+
+
+def test_a_fault_costs_that_phones_update_only() -> None:
+    """Phones 1, 3, 5, ... misbehave in round 2, each in its own way; the others count."""
+    faults = {2 * i + 1: fault for i, fault in enumerate(FAULTS)}
+    phones = 2 * len(faults) + 1
+    honest = [i for i in range(phones) if i not in faults]
+    outcomes = run(faults, phones)
+    everyone = np.float32(np.mean(np.arange(phones) + 1))
+    assert [o.phones for o in outcomes] == [phones, len(honest), phones]
+    for failure in outcomes[1].failures:
+        assert re.search(FAULTS[faults.pop(failure.phone)], failure.reason)
+    assert not faults
+    assert np.allclose(outcomes[0].weights, 100 + everyone)
+    assert np.allclose(outcomes[1].weights, 100 + everyone + np.mean([i + 1 for i in honest]))
+    assert np.allclose(outcomes[2].weights, outcomes[1].weights + everyone)
+
+
+def test_a_silent_phone_ends_with_the_rounds_patience() -> None:
+    outcomes = run({4: "sleep"}, rounds=2, patience=6.0)
+    assert [f.reason for f in outcomes[1].failures] == ["no answer in time"]
+    assert outcomes[1].phones == 4
+
+
+def test_a_round_in_which_all_fail_keeps_the_weights() -> None:
+    outcomes = run({i: "nan" for i in range(3)}, phones=3)
+    assert outcomes[1].phones == 0
+    assert np.array_equal(outcomes[1].weights, outcomes[0].weights)
+    assert outcomes[2].phones == 3
+
+
+def test_more_phones_than_fit_under_way_at_once() -> None:
+    outcomes = run({}, phones=40, rounds=1)
+    assert outcomes[0].phones == 40
+    assert np.allclose(outcomes[0].weights, 100 + np.mean(np.arange(40) + 1))
+    assert outcomes[0].bytes_down == outcomes[0].bytes_up == 40 * SIZE * 4
+
+
+def test_cohorts_are_drawn_anew_without_repetition_and_depend_on_the_seed_only() -> None:
+    cohorts = [sample_cohort(list(range(20)), 0.25, seed=1, round_number=r) for r in range(30)]
+    assert all(len(set(c)) == 5 and c == sorted(c) for c in cohorts)
+    assert len({tuple(c) for c in cohorts}) > 20
+    assert {phone for c in cohorts for phone in c} == set(range(20))
+    assert cohorts[3] == sample_cohort(list(range(19, -1, -1)), 0.25, seed=1, round_number=3)
+    assert sample_cohort([4], 0.01, 0, 0) == [4]
+
+
+def test_push_and_pull_give_each_answer_once() -> None:
+    with InProcessGrid(functools.partial(phones_that, {}), 2, workers=1) as grid:
+        assert isinstance(grid, Grid)
+        messages = [grid.create_message(RecordDict(), "query", node, "0") for node in grid.get_node_ids()]
+        ids = list(grid.push_messages(messages))
+        replies = list(grid.pull_messages(ids))
+        assert [r.content.metric_records["metrics"]["phone"] for r in replies] == [0, 1]
+        assert list(grid.pull_messages(ids)) == []
