@@ -2,6 +2,7 @@
 
 import os
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -11,7 +12,7 @@ from numpy.typing import NDArray
 from pocketfed.core.learning_step import Method, step_method
 from pocketfed.core.learning_task import LearningTask, initial_weights, learning_task
 from pocketfed.core.modality import Modality
-from pocketfed.core.views import PhotoView, SoundView
+from pocketfed.core.views import PhotoView, SoundView, View
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 
@@ -21,14 +22,19 @@ def real_data() -> Path:
     """The folder with real captures; tests that need it are skipped where it is absent."""
     folder = Path(os.environ.get("POCKETFED_DATA", REPOSITORY.parent / "shared" / "data"))
     if not (folder / "cifar10_subset.npz").exists():
-        pytest.skip("real captures are absent; set POCKETFED_DATA to the folder that holds cifar10_subset.npz")
+        pytest.skip(
+            "real captures are absent; set POCKETFED_DATA to the folder that holds cifar10_subset.npz"
+        )
     return folder
 
 
 @pytest.fixture(scope="session")
 def small_task() -> LearningTask:
     """Both modalities, small inputs, batches of 6."""
-    views = {Modality.PHOTO: PhotoView(side=16), Modality.SOUND: SoundView(samples=4000, height=16, width=16)}
+    views: dict[Modality, View] = {
+        Modality.PHOTO: PhotoView(side=16),
+        Modality.SOUND: SoundView(samples=4000, height=16, width=16),
+    }
     return learning_task("compact", views, batch=6)
 
 
@@ -36,7 +42,11 @@ def random_inputs(method: Method, task: LearningTask, seed: int) -> list[torch.T
     """Inputs of a step with untrained weights, random captures and noise, and hyper-parameters far from neutral."""
     rng = np.random.default_rng(seed)
     theta = initial_weights(task, seed)
-    inputs = [theta, (0.01 * rng.standard_normal(task.state_size)).astype(np.float32), theta * np.float32(0.9)]
+    inputs = [
+        theta,
+        (0.01 * rng.standard_normal(task.state_size)).astype(np.float32),
+        theta * np.float32(0.9),
+    ]
     for example in method.example[3:-1]:
         inputs.append(_random_like(example, rng))
     modalities = (len(method.example) - 4) // 2
@@ -45,7 +55,7 @@ def random_inputs(method: Method, task: LearningTask, seed: int) -> list[torch.T
     return [torch.from_numpy(array) for array in inputs]
 
 
-def _random_like(example: torch.Tensor, rng: np.random.Generator) -> NDArray[np.float32] | NDArray[np.uint8]:
+def _random_like(example: torch.Tensor, rng: np.random.Generator) -> NDArray[Any]:
     shape = tuple(example.shape)
     if example.dtype == torch.uint8:
         return rng.integers(0, 256, shape, dtype=np.uint8)

@@ -58,7 +58,9 @@ def test_pack_names_what_is_wrong() -> None:
         layout.pack({"backbone.0": torch.zeros(2, 3), "backbone.1": torch.zeros(5)})
 
 
-@pytest.mark.parametrize("text", ["", "{}", '[{"name": 1}]', '[{"name":"a","shape":[2],"role":"backbone","offset":1}]'])
+@pytest.mark.parametrize(
+    "text", ["", "{}", '[{"name": 1}]', '[{"name":"a","shape":[2],"role":"backbone","offset":1}]']
+)
 def test_a_damaged_layout_is_refused(text: str) -> None:
     with pytest.raises(RunFolderError):
         Layout.from_json(text)

@@ -32,7 +32,7 @@ def test_ten_steps_equal_torch_optim(small_task: LearningTask, modality: Modalit
         oracle = nt_xent(first, second, torch.tensor(temperature), torch.ones(6))
         pull = sum(((p - start[name]) ** 2).sum() for name, p in encoder.named_parameters())
         optimiser.zero_grad()
-        (oracle + 0.5 * proximal * pull).backward()
+        (oracle + 0.5 * proximal * pull).backward()  # type: ignore[no-untyped-call]
         optimiser.step()
 
         assert abs(float(loss) - float(oracle.detach())) < 1e-5
@@ -76,7 +76,9 @@ def test_mixed_photos_change_the_sounds_gradient(small_task: LearningTask) -> No
     gradients = []
     for seed in (0, 1):
         theta = inputs[0].clone()
-        photos = torch.randint(0, 256, inputs[3].shape, generator=torch.Generator().manual_seed(seed)).to(torch.uint8)
+        photos = torch.randint(0, 256, inputs[3].shape, generator=torch.Generator().manual_seed(seed)).to(
+            torch.uint8
+        )
         weights = small_task.layout.unpack(theta)
         views = {
             m: small_task.views[m].draw(small_task.views[m].front(c), n[:, 0])
@@ -118,12 +120,18 @@ def test_examples_fit_the_functions(small_task: LearningTask) -> None:
     for method in methods(small_task, mixed=True):
         outputs = method.function(*method.example)
         if method.name.startswith("step"):
-            assert [tuple(o.shape) for o in outputs] == [(), (small_task.layout.size,), (small_task.state_size,)]
+            assert [tuple(o.shape) for o in outputs] == [
+                (),
+                (small_task.layout.size,),
+                (small_task.state_size,),
+            ]
         else:
             assert outputs[0].shape == (6, 160)
 
 
-def test_initial_weights_follow_the_seed_and_leave_the_global_generator_alone(small_task: LearningTask) -> None:
+def test_initial_weights_follow_the_seed_and_leave_the_global_generator_alone(
+    small_task: LearningTask,
+) -> None:
     state = torch.get_rng_state()
     a, b, c = (initial_weights(small_task, seed) for seed in (0, 0, 1))
     assert (a == b).all()

@@ -19,7 +19,9 @@ NEUTRAL = {
 
 def photo(seed: int = 0, low: int = 60, high: int = 190) -> torch.Tensor:
     """uint8 [1, 16, 16, 3], away from the ends of the range so that nothing is clamped."""
-    return torch.randint(low, high, (1, 16, 16, 3), generator=torch.Generator().manual_seed(seed), dtype=torch.uint8)
+    return torch.randint(
+        low, high, (1, 16, 16, 3), generator=torch.Generator().manual_seed(seed), dtype=torch.uint8
+    )
 
 
 def draw(captures: torch.Tensor, **changes: float) -> torch.Tensor:
@@ -74,7 +76,9 @@ def test_crop_equals_torchvisions_resized_crop() -> None:
     share = (0.25 - 0.2) / 0.8
     cropped = draw(photo(), area=share, top=0.0, left=0.0)
     expected = reference.resized_crop(pixels(photo()), 0, 0, 8, 8, [16, 16], antialias=False)
-    assert torch.allclose(cropped[:, :15, :15], expected[:, :15, :15], atol=2e-3)  # beyond, torchvision repeats
+    assert torch.allclose(
+        cropped[:, :15, :15], expected[:, :15, :15], atol=2e-3
+    )  # beyond, torchvision repeats
 
 
 @settings(deadline=None, max_examples=25)

@@ -33,7 +33,15 @@ def draw(pcm: torch.Tensor, **changes: float) -> torch.Tensor:
 def test_mel_power_equals_torchaudio(steps: int, seed: int) -> None:
     pcm = 0.3 * torch.randn(2, 160 * steps, generator=torch.Generator().manual_seed(seed))
     reference = torchaudio.transforms.MelSpectrogram(
-        16_000, n_fft=512, win_length=400, hop_length=160, f_min=50, f_max=8000, n_mels=64, center=False, norm=None
+        16_000,
+        n_fft=512,
+        win_length=400,
+        hop_length=160,
+        f_min=50,
+        f_max=8000,
+        n_mels=64,
+        center=False,
+        norm=None,
     )
     # torchaudio puts the 400-point window in the middle of 512 points.
     expected = reference(torch.nn.functional.pad(pcm, (56, 56))).transpose(1, 2)[:, : frames(160 * steps)]

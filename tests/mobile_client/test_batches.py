@@ -31,7 +31,9 @@ def test_modalities_are_interleaved_evenly() -> None:
 
 
 @given(st.integers(2, 90), st.integers(2, 90), SIZES, st.integers(0, 99))
-def test_mixed_batches_hold_half_of_each_without_repetition(photos: int, sounds: int, size: int, seed: int) -> None:
+def test_mixed_batches_hold_half_of_each_without_repetition(
+    photos: int, sounds: int, size: int, seed: int
+) -> None:
     counts = {Modality.PHOTO: photos, Modality.SOUND: sounds}
     batches = mixed(counts, size, np.random.default_rng(seed))
     assert len(batches) == max(1, (photos + sounds) // size)

@@ -1,7 +1,10 @@
 """A phone's round: what it computes, and that it depends on nothing but its arguments."""
 
+from typing import Any
+
 import numpy as np
 import pytest
+from numpy.typing import NDArray
 
 from pocketfed.core.errors import ProgramError
 from pocketfed.core.hyper import Hyper
@@ -16,7 +19,7 @@ from pocketfed.mobile_client.runtime import ExecutorchRuntime, TorchRuntime
 
 def phone_with(task: LearningTask, photos: int, sounds: int, number: int = 0) -> Phone:
     rng = np.random.default_rng(number)
-    captures = {
+    captures: dict[Modality, NDArray[Any]] = {
         Modality.PHOTO: rng.integers(0, 256, (photos, 16, 16, 3), dtype=np.uint8),
         Modality.SOUND: (0.1 * rng.standard_normal((sounds, 4000))).astype(np.float32),
     }
@@ -29,7 +32,9 @@ def plan(round_number: int = 1, mixed: bool = False, epochs: int = 1) -> Plan:
 
 
 @pytest.mark.parametrize("mixed", [False, True])
-def test_the_same_work_gives_the_same_weights_and_other_work_does_not(small_task: LearningTask, mixed: bool) -> None:
+def test_the_same_work_gives_the_same_weights_and_other_work_does_not(
+    small_task: LearningTask, mixed: bool
+) -> None:
     weights = initial_weights(small_task, 0)
     phone = phone_with(small_task, 12, 12)
     first, second = (train(phone, weights, plan(mixed=mixed)) for _ in range(2))

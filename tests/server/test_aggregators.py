@@ -38,12 +38,16 @@ def tree(rule: Aggregator, begun: Broadcast, updates: list[Update], cut: int) ->
     return rule.finish(rule.merge(*parts))
 
 
-def random_case(seed: int, sizes: list[int], phones: int, round_number: int) -> tuple[Broadcast, list[Update]]:
+def random_case(
+    seed: int, sizes: list[int], phones: int, round_number: int
+) -> tuple[Broadcast, list[Update]]:
     rng = np.random.default_rng(seed)
     layout = layout_of(sizes)
     begun = Broadcast(rng.standard_normal(layout.size).astype(np.float32), layout, round_number)
     updates = [
-        Update((begun.weights + rng.standard_normal(layout.size)).astype(np.float32), int(rng.integers(1, 500)))
+        Update(
+            (begun.weights + rng.standard_normal(layout.size)).astype(np.float32), int(rng.integers(1, 500))
+        )
         for _ in range(phones)
     ]
     return begun, updates
@@ -127,14 +131,18 @@ class TestLDawa:
 
     def test_phones_equal_to_the_global_model_are_a_fixed_point(self) -> None:
         begun, _ = self.case()
-        assert np.allclose(fold(LDawa(), begun, [Update(begun.weights, n) for n in (1, 9)]), begun.weights, atol=1e-6)
+        assert np.allclose(
+            fold(LDawa(), begun, [Update(begun.weights, n) for n in (1, 9)]), begun.weights, atol=1e-6
+        )
 
     def test_identical_phones_give_their_weights_shrunk_by_the_cosine(self) -> None:
         begun, w = self.case()
         result = fold(LDawa(), begun, [Update(w, 3), Update(w, 7)])
         for part in begun.layout.slices:
             span = slice(part.offset, part.offset + part.size)
-            cosine = w[span] @ begun.weights[span] / np.linalg.norm(w[span]) / np.linalg.norm(begun.weights[span])
+            cosine = (
+                w[span] @ begun.weights[span] / np.linalg.norm(w[span]) / np.linalg.norm(begun.weights[span])
+            )
             assert cosine < 0.95
             assert np.allclose(result[span], cosine * w[span], atol=1e-5)
 

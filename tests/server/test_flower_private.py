@@ -8,7 +8,9 @@ from pocketfed.server.flower_private import act_as_server, empty_run, with_id
 
 
 def test_flower_is_the_version_that_was_read() -> None:
-    assert version("flwr") == "1.41.0", "read server/flower_private.py against the new Flower, then change this line"
+    assert version("flwr") == "1.41.0", (
+        "read server/flower_private.py against the new Flower, then change this line"
+    )
 
 
 def test_instructions_carry_the_identity_that_was_set() -> None:

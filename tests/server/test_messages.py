@@ -17,7 +17,7 @@ from pocketfed.server.messages import pack_plan, pack_update, unpack_plan, unpac
 def reply(content: RecordDict | Error) -> Message:
     act_as_server(1)
     instruction = Message(RecordDict(), dst_node_id=7, message_type="train")
-    return Message(content, reply_to=instruction)  # type: ignore[arg-type]
+    return Message(content, reply_to=instruction)
 
 
 def test_a_plan_survives() -> None:

@@ -47,7 +47,9 @@ def test_flags_go_over_the_file_and_absent_flags_do_not() -> None:
 
 
 def test_what_is_written_is_what_was_meant(tmp_path: Path) -> None:
-    config = build_config({"captures": {"photos": "/somewhere/a b"}, "learning": {"mode": "mixed"}, "seed": 9})
+    config = build_config(
+        {"captures": {"photos": "/somewhere/a b"}, "learning": {"mode": "mixed"}, "seed": 9}
+    )
     (tmp_path / "config.toml").write_text(to_toml(config))
     assert build_config(read_toml(tmp_path / "config.toml")) == config
 

@@ -6,7 +6,6 @@ import re
 import time
 
 import numpy as np
-import pytest
 from flwr.app import Array, ArrayRecord, Context, Message, MetricRecord, RecordDict
 from flwr.clientapp import ClientApp
 from flwr.serverapp import Grid
@@ -55,7 +54,9 @@ def phones_that(faults: dict[int, str]) -> ClientApp:
             case "keys":
                 content["arrays"] = ArrayRecord({"a": Array(weights), "b": Array(weights)})
             case "garbage":
-                content["arrays"] = ArrayRecord({"weights": Array("float32", (SIZE,), "numpy.ndarray", b"\x80\x04.")})
+                content["arrays"] = ArrayRecord(
+                    {"weights": Array("float32", (SIZE,), "numpy.ndarray", b"\x80\x04.")}
+                )
             case "empty":
                 content = RecordDict()
         return Message(content, reply_to=message)

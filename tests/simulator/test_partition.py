@@ -20,7 +20,12 @@ def covers(parts: Parts, count: int) -> bool:
 
 
 @given(
-    st.integers(1, 8), st.floats(0.01, 100), st.integers(1, 8), st.integers(0, 3), st.integers(0, 99), st.data()
+    st.integers(1, 8),
+    st.floats(0.01, 100),
+    st.integers(1, 8),
+    st.integers(0, 3),
+    st.integers(0, 99),
+    st.data(),
 )
 def test_dirichlet_conserves_and_respects_the_minimum(
     phones: int, alpha: float, classes: int, fewest: int, seed: int, data: st.DataObject
@@ -69,7 +74,9 @@ def test_too_few_captures_or_groups_are_said() -> None:
     st.integers(2, 30), st.sampled_from([(0.2, 0.2), (1.0, 0.0), (0.0, 1.0), (0.5, 0.5), (0.0, 0.0)]),
     st.integers(0, 9),
 )  # fmt: skip
-def test_every_modality_has_a_phone_and_shares_are_kept(phones: int, shares: tuple[float, float], seed: int) -> None:
+def test_every_modality_has_a_phone_and_shares_are_kept(
+    phones: int, shares: tuple[float, float], seed: int
+) -> None:
     config = FleetConfig(phones=phones, photos_only=shares[0], sounds_only=shares[1])
     kinds = phone_kinds(config, list(Modality), seed)
     assert len(kinds) == phones

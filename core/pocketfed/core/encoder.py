@@ -13,9 +13,7 @@ class Encoder(nn.Module):
     def __init__(self, backbone: nn.Module, features: int, hidden: int = 160, projection: int = 128) -> None:
         super().__init__()
         self.backbone = backbone
-        self.projector = nn.Sequential(
-            nn.Linear(features, hidden), nn.ReLU(), nn.Linear(hidden, projection)
-        )
+        self.projector = nn.Sequential(nn.Linear(features, hidden), nn.ReLU(), nn.Linear(hidden, projection))
 
     def forward(self, inputs: Tensor) -> Tensor:
         """[n, 3, height, width] -> [n, projection]."""

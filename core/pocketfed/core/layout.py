@@ -86,7 +86,9 @@ class Layout:
             raise ValueError(f"names differ from the layout: {sorted(names ^ set(tensors))}")
         for part in self.slices:
             if tuple(tensors[part.name].shape) != part.shape:
-                raise ValueError(f"{part.name} has shape {tuple(tensors[part.name].shape)}, expected {part.shape}")
+                raise ValueError(
+                    f"{part.name} has shape {tuple(tensors[part.name].shape)}, expected {part.shape}"
+                )
         return torch.cat([tensors[part.name].reshape(-1) for part in self.slices])
 
     def parts(self, vector: NDArray[np.float32]) -> list[NDArray[np.float32]]:
@@ -96,7 +98,10 @@ class Layout:
     def to_json(self) -> str:
         """A canonical text form, readable from any language."""
         return json.dumps(
-            [{"name": p.name, "shape": list(p.shape), "role": p.role.value, "offset": p.offset} for p in self.slices],
+            [
+                {"name": p.name, "shape": list(p.shape), "role": p.role.value, "offset": p.offset}
+                for p in self.slices
+            ],
             separators=(",", ":"),
         )
 
@@ -116,10 +121,14 @@ class Layout:
                 for p in entries
             )
         except (KeyError, TypeError, ValueError) as error:
-            raise RunFolderError(f"the layout cannot be read ({error}); the file is damaged or foreign") from error
+            raise RunFolderError(
+                f"the layout cannot be read ({error}); the file is damaged or foreign"
+            ) from error
         offset = 0
         for part in slices:
             if part.offset != offset:
-                raise RunFolderError(f"the layout has a gap before {part.name}; the file is damaged or foreign")
+                raise RunFolderError(
+                    f"the layout has a gap before {part.name}; the file is damaged or foreign"
+                )
             offset += part.size
         return Layout(slices)

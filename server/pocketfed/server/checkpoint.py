@@ -67,7 +67,9 @@ def load_checkpoint(path: Path) -> Checkpoint:
         with safe_open(path, framework="numpy") as file:
             metadata, weights = file.metadata() or {}, file.get_tensor("weights")
     except (OSError, SafetensorError) as error:
-        raise RunFolderError(f"{path} cannot be read ({error}); remove it to go on from the round before") from error
+        raise RunFolderError(
+            f"{path} cannot be read ({error}); remove it to go on from the round before"
+        ) from error
     if metadata.get("format") != FORMAT:
         raise RunFolderError(
             f"{path} has format {metadata.get('format')!r}, this version reads {FORMAT!r}; "
@@ -75,7 +77,9 @@ def load_checkpoint(path: Path) -> Checkpoint:
         )
     layout = Layout.from_json(metadata["layout"])
     if weights.shape != (layout.size,) or weights.dtype != np.float32:
-        raise RunFolderError(f"{path} does not hold {layout.size} float32 weights; the file is damaged or foreign")
+        raise RunFolderError(
+            f"{path} does not hold {layout.size} float32 weights; the file is damaged or foreign"
+        )
     return Checkpoint(
         int(metadata["round"]), int(metadata["seed"]), weights, layout, json.loads(metadata["record"])
     )

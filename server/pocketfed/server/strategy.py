@@ -110,12 +110,16 @@ class FoldStrategy(Strategy):
         """Draw the round's cohort; one message each, made when it is sent, all sharing one array."""
         number = self._behind + server_round
         self._begun = Broadcast(unpack_weights(arrays), self._rounds.layout, number)
-        self._cohort = sample_cohort(list(self._roster), self._rounds.participation, self._rounds.seed, number)
+        self._cohort = sample_cohort(
+            list(self._roster), self._rounds.participation, self._rounds.seed, number
+        )
         self._started = time.monotonic()
         plan = pack_plan(self._rounds.plan(number))
         content = RecordDict({ARRAYS: arrays, CONFIG: plan})
         return (
-            Message(content, dst_node_id=self._roster[phone], message_type=MessageType.TRAIN, group_id=str(number))
+            Message(
+                content, dst_node_id=self._roster[phone], message_type=MessageType.TRAIN, group_id=str(number)
+            )
             for phone in self._cohort
         )
 

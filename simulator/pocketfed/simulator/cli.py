@@ -13,10 +13,10 @@ for name, value in (
 ):
     os.environ.setdefault(name, value)
 
-import typer  # noqa: E402
-from rich.console import Console  # noqa: E402
+import typer
+from rich.console import Console
 
-from pocketfed.core.errors import UserError  # noqa: E402
+from pocketfed.core.errors import UserError
 
 app = typer.Typer(
     name="pocketfed",
@@ -47,7 +47,8 @@ def simulate(
     phones: Annotated[int | None, typer.Option(help="Emulated phones. [default: 10]")] = None,
     rounds: Annotated[int | None, typer.Option(help="Federated rounds. [default: 10]")] = None,
     alpha: Annotated[
-        float | None, typer.Option(help="Dirichlet skew of classes over phones: small is skewed. [default: 0.1]")
+        float | None,
+        typer.Option(help="Dirichlet skew of classes over phones: small is skewed. [default: 0.1]"),
     ] = None,
     aggregator: Annotated[
         str | None, typer.Option(help="fedavg, ldawa or ldawa-normalised. [default: fedavg]")
@@ -55,7 +56,9 @@ def simulate(
     backbone: Annotated[str | None, typer.Option(help="Network to train. [default: compact]")] = None,
     mode: Annotated[
         str | None,
-        typer.Option(help="sequential: one modality a batch; mixed: both, as negatives. [default: sequential]"),
+        typer.Option(
+            help="sequential: one modality a batch; mixed: both, as negatives. [default: sequential]"
+        ),
     ] = None,
     runtime: Annotated[
         str | None,
@@ -133,5 +136,7 @@ def main() -> None:
     try:
         app()
     except UserError as error:
-        Console(stderr=True).print(f"Error: {error}", style="red", highlight=False, markup=False, soft_wrap=True)
+        Console(stderr=True).print(
+            f"Error: {error}", style="red", highlight=False, markup=False, soft_wrap=True
+        )
         sys.exit(error.exit_code)

@@ -21,7 +21,9 @@ TRAINING_FAILED = 2
 @functools.lru_cache(maxsize=1)
 def load_phones(folder: Path) -> list[Phone]:
     """The fleet of a folder; captures are mapped from disk, and one runtime serves all phones of this process."""
-    torch.set_num_threads(1)  # processes must not fight for cores, and sums must not depend on how many there are
+    torch.set_num_threads(
+        1
+    )  # processes must not fight for cores, and sums must not depend on how many there are
     spec, runtime = load_runtime(folder)
     return [Phone(number, captures, spec, runtime) for number, captures in enumerate(load_holdings(folder))]
 

@@ -5,7 +5,14 @@ from types import TracebackType
 from typing import Self
 
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    SpinnerColumn,
+    TextColumn,
+    TimeElapsedColumn,
+)
 from rich.table import Table
 
 from pocketfed.core.modality import Modality
@@ -61,10 +68,13 @@ class Display:
     def finished(self, record: Record) -> None:
         """See `Watcher`."""
         self._loss = "".join(f", {name} loss {loss:.3f}" for name, loss in record["loss"].items())
-        line = f"round {record['round']:>3}" + (f"  {record['seconds']:6.1f} s" if record["round"] else "  untrained")
+        line = f"round {record['round']:>3}" + (
+            f"  {record['seconds']:6.1f} s" if record["round"] else "  untrained"
+        )
         line += "".join(f"   {name} loss {loss:.3f}" for name, loss in record["loss"].items())
         line += "".join(
-            f"   {name} k-NN {knn:.1%} probe {record['probe'][name]:.1%}" for name, knn in record.get("knn", {}).items()
+            f"   {name} k-NN {knn:.1%} probe {record['probe'][name]:.1%}"
+            for name, knn in record.get("knn", {}).items()
         )
         for failure in record["failed"][:3]:
             line += f"\n           phone {failure['phone']} did not count: {failure['reason']}"

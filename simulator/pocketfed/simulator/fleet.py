@@ -65,7 +65,9 @@ def phone_kinds(config: FleetConfig, modalities: list[Modality], seed: int) -> l
         sounds -= 1
     both = config.phones - photos - sounds
     kinds: list[tuple[Modality, ...]] = (
-        [(Modality.PHOTO,)] * photos + [(Modality.SOUND,)] * sounds + [(Modality.PHOTO, Modality.SOUND)] * both
+        [(Modality.PHOTO,)] * photos
+        + [(Modality.SOUND,)] * sounds
+        + [(Modality.PHOTO, Modality.SOUND)] * both
     )
     order = generator(seed, "phone kinds").permutation(config.phones)
     return [kinds[i] for i in order]
@@ -79,7 +81,8 @@ def save_fleet(folder: Path, fleet: Fleet, captures: Mapping[Modality, Captures]
         np.save(folder / f"{modality}.npy", captures[modality].items[order])
         ends = np.cumsum([len(part) for part in holders.values()])
         index[modality] = {
-            str(phone): [int(end) - len(part), int(end)] for (phone, part), end in zip(holders.items(), ends, strict=True)
+            str(phone): [int(end) - len(part), int(end)]
+            for (phone, part), end in zip(holders.items(), ends, strict=True)
         }
     (folder / "fleet.json").write_text(json.dumps({"phones": fleet.phones, "index": index}))
 

@@ -69,7 +69,12 @@ class InProcessGrid(Grid):
         return self._run
 
     def create_message(
-        self, content: RecordDict, message_type: str, dst_node_id: int, group_id: str, ttl: float | None = None
+        self,
+        content: RecordDict,
+        message_type: str,
+        dst_node_id: int,
+        group_id: str,
+        ttl: float | None = None,
     ) -> Message:
         """See Flower's `Grid`."""
         return Message(content, dst_node_id, message_type, group_id=group_id, ttl=ttl)
@@ -88,7 +93,9 @@ class InProcessGrid(Grid):
         """The answers to these messages, once."""
         return [self._replies.pop(key) for key in message_ids if key in self._replies]
 
-    def send_and_receive(self, messages: Iterable[Message], *, timeout: float | None = None) -> Iterator[Message]:
+    def send_and_receive(
+        self, messages: Iterable[Message], *, timeout: float | None = None
+    ) -> Iterator[Message]:
         """Answers in the order of the messages; an error message stands for a phone that failed or was too slow.
 
         At most four messages per worker are under way at any time.
@@ -166,5 +173,5 @@ def _work(message: Message, partition: int) -> Message:
     )
     try:
         return _app(message, context)
-    except Exception as error:  # a phone is outside code: whatever it raises costs its own update only
+    except Exception as error:  # noqa: BLE001 - a phone is outside code: whatever it raises costs its own update only
         return Message(Error(PHONE_FAILED, f"{type(error).__name__}: {error}"), reply_to=message)

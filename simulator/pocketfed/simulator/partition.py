@@ -31,7 +31,9 @@ def by_dirichlet(
     """
     if len(labels) < phones * fewest:
         raise ConfigError(
-            [f"{len(labels)} captures are too few for {phones} phones with at least {fewest} each; use fewer phones"]
+            [
+                f"{len(labels)} captures are too few for {phones} phones with at least {fewest} each; use fewer phones"
+            ]
         )
     owner = np.empty(len(labels), dtype=np.int64)
     for label in np.unique(labels):
@@ -55,7 +57,7 @@ def by_group(groups: NDArray[np.int64], phones: int, fewest: int, rng: np.random
     """
     names, sizes = np.unique(groups, return_counts=True)
     if names[0] < 0:
-        raise ConfigError(["these captures do not say who made them; use partition = \"dirichlet\""])
+        raise ConfigError(['these captures do not say who made them; use partition = "dirichlet"'])
     held = np.zeros(phones, dtype=np.int64)
     owner = np.empty(len(groups), dtype=np.int64)
     shuffled = rng.permutation(len(names))
@@ -64,10 +66,8 @@ def by_group(groups: NDArray[np.int64], phones: int, fewest: int, rng: np.random
         owner[groups == names[group]] = phone
         held[phone] += sizes[group]
     if held.min() < fewest:
-        raise ConfigError(
-            [f"{len(names)} groups are too few for {phones} phones with at least {fewest} captures each; "
-             "use fewer phones or partition = \"dirichlet\""]
-        )  # fmt: skip
+        problem = f"{len(names)} groups are too few for {phones} phones with at least {fewest} captures each"
+        raise ConfigError([problem + '; use fewer phones or partition = "dirichlet"'])
     return [np.flatnonzero(owner == phone) for phone in range(phones)]
 
 

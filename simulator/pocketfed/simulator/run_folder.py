@@ -56,7 +56,9 @@ def create(path: Path, config: Config) -> RunFolder:
         folder.checkpoints.mkdir(parents=True, exist_ok=True)
         write_atomically(folder.config, to_toml(config).encode())
     except OSError as error:
-        raise RunFolderError(f"{folder.path} cannot be used: {error.strerror}; choose another with --out") from error
+        raise RunFolderError(
+            f"{folder.path} cannot be used: {error.strerror}; choose another with --out"
+        ) from error
     return folder
 
 
@@ -68,7 +70,9 @@ def reopen(path: Path) -> tuple[RunFolder, Config, Checkpoint | None]:
     """
     folder = RunFolder(path)
     if not folder.config.is_file():
-        raise RunFolderError(f"{path} is no run folder (it has no config.toml); give the folder of an earlier run")
+        raise RunFolderError(
+            f"{path} is no run folder (it has no config.toml); give the folder of an earlier run"
+        )
     try:
         values = read_toml(folder.config)
         if values.get("format") != 1:

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from pocketfed.core.captures import Split, embedded_photos, embedded_sounds, load_photos, load_sounds
 from pocketfed.core.embedding_map import EmbeddingMap, map_embeddings
-from pocketfed.core.errors import ConfigError
+from pocketfed.core.errors import ConfigError, RunFolderError
 from pocketfed.core.evaluation import clip_labels, embed, evaluate, is_labelled
 from pocketfed.core.hyper import Hyper
 from pocketfed.core.learning_task import LearningTask, initial_weights
@@ -172,7 +172,7 @@ class Journal:
             )  # fmt: skip
             return weights
         if last.layout != self._task.layout:
-            raise run_folder.RunFolderError(
+            raise RunFolderError(
                 f"{self._folder.path} holds weights of another network; resume it with the version that began it"
             )
         self._records = run_folder.read_metrics(self._folder, last.round)

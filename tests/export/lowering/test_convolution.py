@@ -89,9 +89,7 @@ def cases(draw: st.DrawFn, kind: str = "any") -> Case:
 def expected(case: Case) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """PyTorch's output and gradients of x, weight and bias."""
     g = case.g
-    y = torch.nn.functional.conv2d(
-        case.x, case.weight, case.bias, g.stride, g.padding, g.dilation, g.groups
-    )
+    y = torch.nn.functional.conv2d(case.x, case.weight, case.bias, g.stride, g.padding, g.dilation, g.groups)
     gradients = torch.ops.aten.convolution_backward(
         case.grad, case.x, case.weight, [g.out_channels], g.stride, g.padding, g.dilation, False, [0, 0],
         g.groups, [True, True, True],

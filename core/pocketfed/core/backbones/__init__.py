@@ -27,6 +27,8 @@ def build_backbone(name: str) -> tuple[nn.Module, int]:
         ConfigError: no backbone has this name.
     """
     if name not in BACKBONES:
-        raise ConfigError([f"there is no backbone named {name!r}; choose one of: {', '.join(sorted(BACKBONES))}"])
+        raise ConfigError(
+            [f"there is no backbone named {name!r}; choose one of: {', '.join(sorted(BACKBONES))}"]
+        )
     build, features = BACKBONES[name]
     return build(), features

@@ -28,7 +28,8 @@ def _chroma_turn() -> Tensor:
     """J, float32 [3, 3]: a right-angled turn of the chroma plane that leaves luma alone."""
     to_yiq = torch.tensor([[0.299, 0.587, 0.114], [0.596, -0.274, -0.322], [0.211, -0.523, 0.312]])
     turn = torch.tensor([[0.0, 0.0, 0.0], [0.0, 0.0, -1.0], [0.0, 1.0, 0.0]])
-    return torch.linalg.inv(to_yiq) @ turn @ to_yiq
+    chroma: Tensor = torch.linalg.inv(to_yiq) @ turn @ to_yiq
+    return chroma
 
 
 @dataclass(frozen=True)

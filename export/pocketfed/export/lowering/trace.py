@@ -29,11 +29,10 @@ def trace(step: Step, example_inputs: tuple[Tensor, ...], passes: Passes) -> fx.
         with _EagerConstants():
             return step(*inputs)
 
+    pure = torch.func.functionalize(recorded, remove="mutations")
     # Tracing tells inputs apart by identity: two inputs that are one tensor would become one input.
     inputs = tuple(torch.empty_like(example).copy_(example) for example in example_inputs)
-    tracer = make_fx(
-        recorded, decompositions(passes), tracing_mode="fake", _allow_non_fake_inputs=True
-    )
+    tracer = make_fx(pure, decompositions(passes), tracing_mode="fake", _allow_non_fake_inputs=True)
     try:
         return tracer(*inputs)
     except torch.fx.experimental.symbolic_shapes.GuardOnDataDependentSymNode as error:

@@ -21,7 +21,9 @@ def build_aggregator(name: str) -> Aggregator:
         ConfigError: there is none.
     """
     if name not in AGGREGATORS:
-        raise ConfigError([f"there is no aggregator named {name!r}; choose one of: {', '.join(sorted(AGGREGATORS))}"])
+        raise ConfigError(
+            [f"there is no aggregator named {name!r}; choose one of: {', '.join(sorted(AGGREGATORS))}"]
+        )
     return AGGREGATORS[name]()
 
 

@@ -57,6 +57,8 @@ def _rewrite(builder: Builder, target: Any, args: Any, kwargs: Any) -> Any:
             f"{target} draws random numbers inside the step, which a phone would repeat every time; "
             "pass random numbers in as an input."
         )
+    if target._schema.is_mutable:
+        raise ExportError(f"{target} writes in place; use its variant without the underscore.")
     if target is not aten.expand.default:
         folded = _fold(builder, target, args, kwargs)
         if folded is not None:
@@ -199,15 +201,24 @@ def _unbind(builder: Builder, x: fx.Node, dim: int = 0) -> tuple[fx.Node, ...]:
 
 
 def _cat(builder: Builder, tensors: Sequence[fx.Node], dim: int = 0) -> fx.Node:
-    parts = [as_float(builder, part) for part in tensors if part.meta["val"].numel()]
-    if len(parts) == 1:
-        return parts[0]
+    parts: list[fx.Node] = [as_float(builder, part) for part in tensors if part.meta["val"].numel()]
+    if len(set(parts)) == 1:
+        return _repeat(builder, parts[0], dim, len(parts))
     while len(parts) > MAX_CONCATENATED:
         parts = [
             _cat(builder, parts[first : first + MAX_CONCATENATED], dim)
             for first in range(0, len(parts), MAX_CONCATENATED)
         ]
     return builder.call(aten.cat.default, parts, dim % len(shape(parts[0])))
+
+
+def _repeat(builder: Builder, x: fx.Node, dim: int, times: int) -> fx.Node:
+    """x that many times after itself; XNNPACK's cat wants different tensors."""
+    sizes = shape(x)
+    axis = dim % len(sizes)
+    split = builder.reshape(x, [*sizes[:axis], 1, *sizes[axis:]])
+    repeated = _expand(builder, split, [*sizes[:axis], times, *sizes[axis:]])
+    return _reshape(builder, repeated, [*sizes[:axis], times * sizes[axis], *sizes[axis + 1 :]])
 
 
 def _stack(builder: Builder, tensors: Sequence[fx.Node], dim: int = 0) -> fx.Node:
@@ -263,8 +274,7 @@ def _with_alpha(target: OpOverload) -> Rule:
 
 
 def _rsub(builder: Builder, a: Argument, b: Argument, alpha: float = 1) -> fx.Node:
-    rule = _with_alpha(aten.sub.Tensor)
-    return rule(builder, b, a, alpha)  # type: ignore[no-any-return]
+    return elementwise(builder, aten.sub.Tensor, b, elementwise(builder, aten.mul.Tensor, a, float(alpha)))
 
 
 def _div(builder: Builder, a: Argument, b: Argument) -> fx.Node:
@@ -317,11 +327,10 @@ def _to_copy(builder: Builder, x: fx.Node, dtype: torch.dtype | None = None, **_
 def _addmm(
     builder: Builder, bias: fx.Node, a: fx.Node, b: fx.Node, beta: float = 1, alpha: float = 1
 ) -> fx.Node:
-    product = _with_alpha(aten.add.Tensor)(builder, bias, _mm(builder, a, b), alpha)
-    if beta == 1:
-        return product  # type: ignore[no-any-return]
-    scaled = elementwise(builder, aten.mul.Tensor, bias, float(beta))
-    return _with_alpha(aten.add.Tensor)(builder, scaled, _mm(builder, a, b), alpha)  # type: ignore[no-any-return]
+    product = elementwise(builder, aten.mul.Tensor, _mm(builder, a, b), float(alpha))
+    return elementwise(
+        builder, aten.add.Tensor, product, elementwise(builder, aten.mul.Tensor, bias, float(beta))
+    )
 
 
 def _mm(builder: Builder, a: fx.Node, b: fx.Node) -> fx.Node:

@@ -81,7 +81,9 @@ def as_float(builder: Builder, value: Argument) -> Argument:
 
 def broadcast(shapes: Sequence[Sequence[int]]) -> list[int]:
     """The sizes that operands of these sizes broadcast to."""
-    return list(torch.broadcast_shapes(*shapes))
+    rank = max(len(sizes) for sizes in shapes)
+    aligned = [[1] * (rank - len(sizes)) + list(sizes) for sizes in shapes]
+    return [max(sizes, key=lambda size: size != 1) for sizes in zip(*aligned, strict=True)]
 
 
 def greater(builder: Builder, a: Argument, b: Argument) -> fx.Node:
