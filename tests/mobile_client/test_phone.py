@@ -28,7 +28,7 @@ def phone_with(task: LearningTask, photos: int, sounds: int, number: int = 0) ->
 
 
 def plan(round_number: int = 1, mixed: bool = False, epochs: int = 1) -> Plan:
-    return Plan(round_number, seed=5, epochs=epochs, mixed=mixed, hyper=Hyper())
+    return Plan(round_number, seed=5, epochs=dict.fromkeys(Modality, epochs), mixed=mixed, hyper=Hyper())
 
 
 @pytest.mark.parametrize("mixed", [False, True])

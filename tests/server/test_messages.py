@@ -21,7 +21,7 @@ def reply(content: RecordDict | Error) -> Message:
 
 
 def test_a_plan_survives() -> None:
-    plan = Plan(3, 2**32 - 1, 2, True, Hyper(0.01, 0.8, 1e-3, 0.5, 0.2))
+    plan = Plan(3, 2**32 - 1, {Modality.PHOTO: 2, Modality.SOUND: 7}, True, Hyper(0.01, 0.8, 1e-3, 0.5, 0.2))
     assert unpack_plan(pack_plan(plan)) == plan
 
 

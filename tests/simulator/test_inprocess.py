@@ -66,7 +66,7 @@ def phones_that(faults: dict[int, str]) -> ClientApp:
 
 def run(faults: dict[int, str], phones: int = 5, rounds: int = 3, patience: float = 60.0) -> list[Outcome]:
     outcomes: list[Outcome] = []
-    decisions = Rounds(LAYOUT, FedAvg(), lambda r: Plan(r, 0, 1, False, Hyper()), seed=0)
+    decisions = Rounds(LAYOUT, FedAvg(), lambda r: Plan(r, 0, {}, False, Hyper()), seed=0)
     start = np.full(SIZE, 100, dtype=np.float32)
     server = build_server_app(
         decisions, start, 0, rounds, phones, lambda *progress: None, outcomes.append, patience

@@ -17,14 +17,14 @@ class Plan:
     Attributes:
         round: from 1.
         seed: of the run; a phone derives its own numbers from it, the round and its own identity.
-        epochs: passes over the phone's captures.
+        epochs: passes over the phone's captures of each modality.
         mixed: whether a batch mixes modalities (where the phone has both); sequential otherwise.
         hyper: the numbers of every step of the round.
     """
 
     round: int
     seed: int
-    epochs: int
+    epochs: Mapping[Modality, int]
     mixed: bool
     hyper: Hyper
 

@@ -1,18 +1,21 @@
 """From graphs to an ExecuTorch program, delegated to XNNPACK.
 
-The only module that imports ExecuTorch's exporter, private parts included.
+The only module that imports ExecuTorch's exporter. One private part of PyTorch is touched, in `_ShallowSource`.
 """
 
+import gc
 import logging
 import warnings
 from collections import Counter
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
+from unittest.mock import patch
 
 import torch
 from torch import Tensor, fx
 from torch.export import ExportedProgram
+from torch.fx import traceback
 
 from pocketfed.core.errors import ExportError
 
@@ -58,7 +61,7 @@ def build_program(methods: Mapping[str, Method], allow_portable: bool = False) -
         ExportError: An operator is left outside the delegate that is not cheap, and `allow_portable` is false;
             or the module cannot be exported at all.
     """
-    with _quiet():
+    with _exporting():
         from executorch.backends.xnnpack.partition.xnnpack_partitioner import XnnpackPartitioner
         from executorch.exir import EdgeCompileConfig, to_edge_transform_and_lower
 
@@ -71,7 +74,7 @@ def build_program(methods: Mapping[str, Method], allow_portable: bool = False) -
         )
         portable = {name: _portable_nodes(edge.exported_program(name).graph) for name in exported}
         if not allow_portable:
-            _refuse(portable)
+            _refuse(portable, {name: module for name, (module, _) in methods.items()})
         delegates = {name: _count_delegates(edge.exported_program(name).graph) for name in exported}
         finished = edge.to_executorch()
     arenas = {
@@ -97,10 +100,10 @@ def _export(name: str, module: torch.nn.Module, inputs: tuple[Tensor, ...]) -> E
         raise ExportError(f"method {name!r} cannot be exported: {error}") from error
 
 
-def _refuse(portable: Mapping[str, list[fx.Node]]) -> None:
+def _refuse(portable: Mapping[str, list[fx.Node]], sources: Mapping[str, torch.nn.Module]) -> None:
     """Raises if any method needs a portable kernel that is not cheap."""
     problems = [
-        f"method {name!r}: {_operator_name(node)} on {_shape(node)}{_origin(node)}"
+        f"method {name!r}: {_operator_name(node)} on {_shape(node)}{_origin(node, sources[name])}"
         for name, nodes in portable.items()
         for node in nodes
         if _operator_name(node) not in CHEAP
@@ -144,23 +147,42 @@ def _shape(node: fx.Node) -> str:
     return f"{list(value.shape)} {value.dtype}" if isinstance(value, Tensor) else "several tensors"
 
 
-def _origin(node: fx.Node) -> str:
-    """Where the operator comes from: the module path, or the last line of Python that asked for it."""
+def _origin(node: fx.Node, source: torch.nn.Module) -> str:
+    """Where the operator comes from, if known: its module's path, or the line of Python that called it."""
     modules = [path for path, _ in node.meta.get("nn_module_stack", {}).values() if path]
     if modules:
         return f" in module {modules[-1]}"
-    lines = [line.strip() for line in (node.meta.get("stack_trace") or "").splitlines() if line.strip()]
-    return f" from {lines[-1]!r}" if lines else ""
+    if isinstance(source, fx.GraphModule):
+        for original in source.graph.nodes:
+            caller = original.meta.get("stack_trace")
+            if caller and original.op == "call_function" and _operator_name(original) == _operator_name(node):
+                return f", called at {caller.strip()}"
+    return ""
+
+
+class _ShallowSource(traceback.NodeSource):
+    """Where a node comes from, without the history of every pass before: copying that takes a sixth of an export."""
+
+    def __init__(
+        self,
+        node: fx.Node | None,
+        pass_name: str = "",
+        action: traceback.NodeSourceAction | list[traceback.NodeSourceAction] | None = None,
+    ) -> None:
+        super().__init__(None, pass_name, action)
 
 
 @contextmanager
-def _quiet() -> Iterator[None]:
-    """ExecuTorch warns about its own deprecated imports; none of it concerns the program."""
-    previous = logging.root.manager.disable
+def _exporting() -> Iterator[None]:
+    """Exporting without warnings, which concern ExecuTorch's own imports, and without idle work."""
+    quiet, collecting = logging.root.manager.disable, gc.isenabled()
     logging.disable(logging.WARNING)
+    gc.disable()
     try:
-        with warnings.catch_warnings():
+        with warnings.catch_warnings(), patch.object(traceback, "NodeSource", _ShallowSource):
             warnings.simplefilter("ignore")
             yield
     finally:
-        logging.disable(previous)
+        logging.disable(quiet)
+        if collecting:
+            gc.enable()

@@ -32,41 +32,46 @@ class Batch:
         return sum(len(index) for index in self.indices.values())
 
 
-def sequential(counts: Mapping[Modality, int], size: int, rng: np.random.Generator) -> list[Batch]:
-    """One epoch in which every batch has one modality; batches of different modalities are interleaved evenly.
+@dataclass(frozen=True)
+class Work:
+    """What a round asks of one modality: `epochs` passes over `count` captures."""
+
+    count: int
+    epochs: int = 1
+
+
+def sequential(work: Mapping[Modality, Work], size: int, rng: np.random.Generator) -> list[Batch]:
+    """A round in which every batch has one modality; batches of different modalities are interleaved evenly.
 
     Args:
-        counts: captures per modality.
+        work: by modality.
         size: captures per batch.
-        rng: shuffles the captures of each modality, in the order of `counts`.
+        rng: shuffles the captures of each modality anew for each pass, in the order of `work`.
     """
     placed: list[tuple[float, int, Batch]] = []
-    for order, (modality, count) in enumerate(counts.items()):
-        chunks = _chunks(count, size, rng)
+    for order, (modality, asked) in enumerate(work.items()):
+        chunks = [chunk for _ in range(asked.epochs) for chunk in _chunks(asked.count, size, rng)]
         for i, chunk in enumerate(chunks):
             placed.append(((i + 0.5) / len(chunks), order, Batch({modality: chunk})))
     return [batch for _, _, batch in sorted(placed, key=lambda item: item[:2])]
 
 
-def mixed(counts: Mapping[Modality, int], size: int, rng: np.random.Generator) -> list[Batch]:
-    """One epoch in which every batch has `size // 2` captures of each of two modalities.
+def mixed(work: Mapping[Modality, Work], size: int, rng: np.random.Generator) -> list[Batch]:
+    """A round in which every batch has `size // 2` captures of each of two modalities.
 
-    As many batches as `sequential` would make; the modality with fewer captures is gone through more than once. A
-    phone with one modality trains on it alone.
+    As many batches as `sequential` would make; the modality with less work is gone through more often. A phone with
+    one modality trains on it alone.
     """
-    usable = {modality: count for modality, count in counts.items() if count >= FEWEST}
+    usable = {modality: asked for modality, asked in work.items() if asked.count >= FEWEST}
     if len(usable) < 2:
-        return sequential(counts, size, rng)
+        return sequential(work, size, rng)
     half = size // len(usable)
-    steps = max(1, sum(usable.values()) // size)
-    streams = {modality: _endless(count, steps * half, rng) for modality, count in usable.items()}
-    batches = []
-    for step in range(steps):
-        indices = {}
-        for modality in usable:
-            indices[modality] = _distinct(streams[modality][step * half : (step + 1) * half])
-        batches.append(Batch(indices))
-    return batches
+    steps = max(1, sum(asked.count * asked.epochs for asked in usable.values()) // size)
+    streams = {modality: _endless(asked.count, steps * half, rng) for modality, asked in usable.items()}
+    return [
+        Batch({m: _distinct(stream[step * half : (step + 1) * half]) for m, stream in streams.items()})
+        for step in range(steps)
+    ]
 
 
 def _chunks(count: int, size: int, rng: np.random.Generator) -> Sequence[NDArray[np.int64]]:

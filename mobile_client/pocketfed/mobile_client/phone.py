@@ -13,7 +13,7 @@ from pocketfed.core.modality import Modality
 from pocketfed.core.plan import Plan, Update
 from pocketfed.core.program_spec import ProgramSpec
 from pocketfed.core.randomness import generator
-from pocketfed.mobile_client.batches import Batch, mixed, sequential
+from pocketfed.mobile_client.batches import Batch, Work, mixed, sequential
 from pocketfed.mobile_client.runtime import Array, Runtime
 
 
@@ -68,8 +68,8 @@ def train(phone: Phone, weights: NDArray[np.float32], plan: Plan) -> Update:
 def _schedule(phone: Phone, plan: Plan, rng: np.random.Generator) -> list[Batch]:
     order = mixed if plan.mixed else sequential
     held = phone.captures
-    counts = {modality: len(held[modality]) for modality in phone.spec.inputs if modality in held}
-    return [batch for _ in range(plan.epochs) for batch in order(counts, phone.spec.batch, rng)]
+    work = {m: Work(len(held[m]), plan.epochs[m]) for m in phone.spec.inputs if m in held}
+    return order(work, phone.spec.batch, rng)
 
 
 def _inputs(phone: Phone, batch: Batch, rng: np.random.Generator) -> list[Array]:

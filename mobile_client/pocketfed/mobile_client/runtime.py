@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from pocketfed.core.errors import ProgramError
 from pocketfed.core.learning_step import Method, TensorFunction
+from pocketfed.mobile_client.native_log import native_stderr_hidden
 
 Array: TypeAlias = NDArray[Any]
 
@@ -35,17 +36,18 @@ class ExecutorchRuntime:
         Raises:
             ProgramError: the bytes are no ExecuTorch program.
         """
-        with warnings.catch_warnings():
+        self._bytes = program  # the runtime reads from this memory as long as it lives
+        # On loading, the runtime reports on processors and threads as if that were an error.
+        with warnings.catch_warnings(), native_stderr_hidden():
             warnings.simplefilter("ignore")  # its own imports use deprecated functions
             from executorch.extension.pybindings import portable_lib
 
-        portable_lib._unsafe_reset_threadpool(threads)
-        self._bytes = program  # the runtime reads from this memory as long as it lives
-        try:
-            self._module = portable_lib._load_for_executorch_from_buffer(program)
-            self._module.method_names()  # loading is lazy; this reads the header
-        except RuntimeError as error:
-            raise ProgramError(f"the program cannot be loaded: {error}") from error
+            portable_lib._unsafe_reset_threadpool(threads)
+            try:
+                self._module = portable_lib._load_for_executorch_from_buffer(program)
+                self._module.method_names()  # loading is lazy; this reads the header
+            except RuntimeError as error:
+                raise ProgramError(f"the program cannot be loaded: {error}") from error
 
     def run(self, method: str, inputs: Sequence[Array]) -> tuple[Array, ...]:
         """See `Runtime`."""

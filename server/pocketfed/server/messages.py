@@ -27,8 +27,9 @@ def unpack_weights(record: ArrayRecord) -> NDArray[np.float32]:
 
 def pack_plan(plan: Plan) -> ConfigRecord:
     """A plan as the config of a message."""
-    values = {"round": plan.round, "seed": plan.seed, "epochs": plan.epochs, "mixed": plan.mixed}
-    return ConfigRecord({**values, **asdict(plan.hyper)})
+    epochs = {f"epochs-{modality}": count for modality, count in plan.epochs.items()}
+    values = {"round": plan.round, "seed": plan.seed, "mixed": plan.mixed}
+    return ConfigRecord({**values, **epochs, **asdict(plan.hyper)})
 
 
 def unpack_plan(record: ConfigRecord) -> Plan:
@@ -37,7 +38,7 @@ def unpack_plan(record: ConfigRecord) -> Plan:
     return Plan(
         round=int(cast(int, record["round"])),
         seed=int(cast(int, record["seed"])),
-        epochs=int(cast(int, record["epochs"])),
+        epochs={m: int(cast(int, record[key])) for m in Modality if (key := f"epochs-{m}") in record},
         mixed=bool(record["mixed"]),
         hyper=hyper,
     )

@@ -68,7 +68,8 @@ class LearningConfig(Section):
     backbone: str = "compact"
     mode: Literal["sequential", "mixed"] = "sequential"
     batch: Annotated[int, Field(ge=4, le=256, multiple_of=2)] = 32
-    epochs: Count = 1
+    photo_epochs: Count = 1
+    sound_epochs: Count = 1
     learning_rate: Positive = 0.03
     cosine: bool = True
     momentum: Annotated[float, Field(ge=0, lt=1)] = 0.9

@@ -139,7 +139,8 @@ def plan_of(config: Config, round_number: int) -> Plan:
         learning.learning_rate * fall, learning.momentum, learning.weight_decay, learning.proximal,
         learning.temperature,
     )  # fmt: skip
-    return Plan(round_number, config.seed, learning.epochs, learning.mode == "mixed", hyper)
+    epochs = {Modality.PHOTO: learning.photo_epochs, Modality.SOUND: learning.sound_epochs}
+    return Plan(round_number, config.seed, epochs, learning.mode == "mixed", hyper)
 
 
 def _limited(split: Split, limit: int, seed: int) -> Split:

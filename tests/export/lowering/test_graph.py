@@ -45,7 +45,7 @@ def training_step(seed: int) -> tuple[object, list[Tensor]]:
         logits = torch.func.functional_call(network, dict(zip(names, parameters, strict=True)), (x,))
         return -F.log_softmax(logits, 1)[:, 0].mean()
 
-    return loss, [torch.randn(2, 3, 6, 6), *weights]
+    return loss, [torch.randn(2, 3, 4, 4), *weights]
 
 
 @pytest.mark.parametrize("passes", [Passes(), *ONE_OFF, ALL_OFF], ids=str)
@@ -116,7 +116,7 @@ def test_random_numbers_inside_the_step_are_refused() -> None:
 
 
 def test_writing_into_an_input_is_refused() -> None:
-    with pytest.raises(ExportError, match=r"add_.*in place"):
+    with pytest.raises(ExportError, match="writes into"):
         lower(lambda x: (x.add_(1.0),), (torch.zeros(3),))
 
 

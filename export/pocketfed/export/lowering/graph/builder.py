@@ -1,11 +1,10 @@
 """Building a graph of ATen operators node by node, with shapes, shared expressions and no idle moves."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor, fx
-from torch._ops import OpOverload
 
 aten = torch.ops.aten
 
@@ -54,7 +53,7 @@ class Builder:
         """The tensor behind a constant node, or None for a computed one."""
         return self.constants.get(str(node.target)) if node.op == "get_attr" else None
 
-    def call(self, target: OpOverload, *args: Argument, **kwargs: Argument) -> fx.Node:
+    def call(self, target: Callable[..., Any], *args: Argument, **kwargs: Argument) -> fx.Node:
         """The result of an operator; an equal call made before is used again."""
         key: Key = (target, _freeze(args), _freeze(kwargs))
         if self._share and key in self._known:

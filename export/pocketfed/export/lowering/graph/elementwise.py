@@ -1,4 +1,4 @@
-"""Emitting elementwise operators: numbers as floats, broadcasts left to the operator, masks as floats."""
+"""Emitting elementwise operators: numbers as floats, broadcasts left to the operator."""
 
 from collections.abc import Sequence
 
@@ -7,7 +7,6 @@ from torch import fx
 from torch._ops import OpOverload
 
 from pocketfed.export.lowering.graph.builder import Argument, Builder, shape
-from pocketfed.export.lowering.operators.activations import STEEP
 
 aten = torch.ops.aten
 
@@ -86,29 +85,6 @@ def broadcast(shapes: Sequence[Sequence[int]]) -> list[int]:
     return [max(sizes, key=lambda size: size != 1) for sizes in zip(*aligned, strict=True)]
 
 
-def greater(builder: Builder, a: Argument, b: Argument) -> fx.Node:
-    """1.0 where a > b, else 0.0."""
-    difference = a if _is_zero(b) else elementwise(builder, aten.sub.Tensor, a, b)
-    steep = elementwise(builder, aten.mul.Tensor, difference, STEEP)
-    return elementwise(builder, aten.hardtanh.default, steep, 0.0, 1.0)
-
-
-def negate(builder: Builder, mask: fx.Node) -> fx.Node:
-    """1 - mask."""
-    return elementwise(builder, aten.sub.Tensor, 1.0, mask)
-
-
-def select(builder: Builder, mask: Argument, a: Argument, b: Argument) -> fx.Node:
-    """a where the mask is one, b where it is zero; both must be finite."""
-    mask = as_float(builder, mask)
-    if _is_zero(b) or (isinstance(b, fx.Node) and _constant_is(builder, b, 0.0)):
-        return elementwise(builder, aten.mul.Tensor, a, mask)
-    rest = elementwise(builder, aten.mul.Tensor, b, negate(builder, mask))
-    if _is_zero(a) or (isinstance(a, fx.Node) and _constant_is(builder, a, 0.0)):
-        return rest
-    return elementwise(builder, aten.add.Tensor, elementwise(builder, aten.mul.Tensor, a, mask), rest)
-
-
 def _source(value: Argument) -> Argument:
     """What an expanded tensor was expanded from."""
     if isinstance(value, fx.Node) and value.target is aten.expand.default:
@@ -129,15 +105,12 @@ def _neutral(builder: Builder, target: OpOverload, operands: Sequence[Argument])
         if isinstance(other, fx.Node) and other.meta["val"].dtype == torch.float32:
             if operand == neutral and not isinstance(operand, fx.Node):
                 return other
-            if isinstance(operand, fx.Node) and _constant_is(builder, operand, neutral):
+            if isinstance(operand, fx.Node) and constant_is(builder, operand, neutral):
                 return other
     return None
 
 
-def _constant_is(builder: Builder, node: fx.Node, number: float) -> bool:
+def constant_is(builder: Builder, node: fx.Node, number: float) -> bool:
+    """Whether a node is a constant of this number throughout."""
     value = builder.value(_source(node))
     return value is not None and bool((value == number).all())
-
-
-def _is_zero(value: Argument) -> bool:
-    return isinstance(value, (int, float)) and value == 0

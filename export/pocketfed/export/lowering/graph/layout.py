@@ -11,13 +11,16 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from torch import fx
+from torch import Tensor, fx
 
 from pocketfed.export.lowering.graph.builder import Argument, Builder, shape, tensor_attribute
 from pocketfed.export.lowering.graph.elementwise import BINARY, UNARY, broadcast
 from pocketfed.export.lowering.options import Passes
 
 aten = torch.ops.aten
+
+# XNNPACK fuses these into a sum or product right before them; a reshape between would keep them apart.
+FUSED = (aten.relu.default, aten.hardtanh.default)
 
 
 @dataclass(frozen=True)
@@ -67,8 +70,7 @@ class _Layout:
             permuted = _permuted(args[0], args[1])
             return permuted if self.passes.cancel_permutes else _plain(self.settle(permuted))
         if target in UNARY:
-            x: Stored = args[0]
-            return Stored(self.builder.call(target, x.node, *args[1:], **kwargs), x.order)
+            return self._unary(target, *args, **kwargs)
         if target in BINARY:
             return self._binary(target, args)
         if target is aten.slice.Tensor:
@@ -86,6 +88,13 @@ class _Layout:
         if target is aten.reshape.default:
             return _plain(self.builder.reshape(*settled_args))
         return _plain(self.builder.call(target, *settled_args, **settled_kwargs))
+
+    def _unary(self, target: Any, x: Stored, *args: Argument, **kwargs: Argument) -> Stored:
+        if target in FUSED and x.node.target is aten.reshape.default:
+            source: fx.Node = x.node.args[0]  # type: ignore[assignment]
+            activated = self.builder.call(target, source, *args, **kwargs)
+            return Stored(self.builder.reshape(activated, shape(x.node)), x.order)
+        return Stored(self.builder.call(target, x.node, *args, **kwargs), x.order)
 
     def _binary(self, target: Any, args: Sequence[Argument]) -> Stored:
         tensors = [arg for arg in args if isinstance(arg, Stored)]
@@ -136,7 +145,8 @@ class _Layout:
 
 
 def _plain(node: fx.Node) -> Stored:
-    return Stored(node, tuple(range(len(shape(node)))))
+    value = node.meta["val"]
+    return Stored(node, tuple(range(value.dim())) if isinstance(value, Tensor) else ())
 
 
 def _permuted(value: Stored, order: Sequence[int]) -> Stored:

@@ -6,6 +6,8 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
+from pocketfed.core.errors import ExportError
+
 
 def column_sums(x: Tensor) -> Tensor:
     """[R, C] -> [1, C]."""
@@ -55,6 +57,32 @@ def mean_over(
     """Mean over `dims` (all of them if none are given)."""
     count = math.prod(x.shape[dim] for dim in _sorted(dims, x.dim()))
     return sum_over(x, dims, keepdim, dtype) * (1.0 / count)
+
+
+def variance_over(
+    x: Tensor, dims: Sequence[int] | None = None, *, correction: float | None = None, keepdim: bool = False
+) -> Tensor:
+    """Variance over `dims`; one is subtracted from the count unless `correction` says otherwise."""
+    count = math.prod(x.shape[dim] for dim in _sorted(dims, x.dim()))
+    centred = x - mean_over(x, dims, keepdim=True)
+    divisor = count - (1 if correction is None else correction)
+    return sum_over(centred * centred, dims, keepdim) * (1.0 / divisor)
+
+
+def vector_norm(
+    x: Tensor,
+    order: float = 2,
+    dims: Sequence[int] | None = None,
+    keepdim: bool = False,
+    *,
+    dtype: torch.dtype | None = None,
+) -> Tensor:
+    """The Euclidean or the absolute norm over `dims`."""
+    if order == 1:
+        return sum_over(torch.abs(x), dims, keepdim, dtype)
+    if order != 2:
+        raise ExportError(f"aten.linalg_vector_norm of order {order} cannot be lowered; use order 1 or 2.")
+    return torch.sqrt(sum_over(x * x, dims, keepdim, dtype))
 
 
 def maximum_over(x: Tensor, dims: Sequence[int] = (), keepdim: bool = False) -> Tensor:

@@ -32,7 +32,10 @@ def grad_weight(grad: Tensor, x: Tensor, g: Geometry) -> Tensor:
 
 def _planes(x: Tensor, g: Geometry) -> Tensor:
     """[H, W, N, C] -> [OH, kh*kw*C, OW*N]."""
-    planes = x.permute(0, 3, 1, 2)  # [H, C, W, N]
+    height, width, batch, channels = x.shape
+    # The detour over three axes makes the permutation happen here, on the input, and not later, on every tap.
+    planes = x.permute(0, 3, 1, 2).reshape(height, channels, width * batch)
+    planes = planes.reshape(height, channels, width, batch)
     across = [gather(planes, 2, offset, g.stride[1], g.output[1]) for offset in g.offsets(1)]
     columns = concatenate(across, 1)  # [H, kw*C, OW, N]
     down = [gather(columns, 0, offset, g.stride[0], g.output[0]) for offset in g.offsets(0)]

@@ -71,6 +71,8 @@ _STATELESS: dict[OpOverload, Callable[..., Any]] = {
     aten.sum.dim_IntList: reductions.sum_over,
     aten.mean.default: reductions.mean_all,
     aten.mean.dim: reductions.mean_over,
+    aten.var.correction: reductions.variance_over,
+    aten.linalg_vector_norm.default: reductions.vector_norm,
     aten.amax.default: reductions.maximum_over,
     aten.amin.default: reductions.minimum_over,
     aten._softmax_backward_data.default: reductions.softmax_backward,

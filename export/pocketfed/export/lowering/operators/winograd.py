@@ -57,7 +57,7 @@ def grad_weight(grad: Tensor, x: Tensor, g: Geometry) -> Tensor:
 
 def _correlate(x: Tensor, kernels: Tensor) -> Tensor:
     """[H, W, N, C] and transformed kernels [16, C, O] -> [H, W, N, O]."""
-    height, width, batch, channels = x.shape
+    height, width, channels = x.shape[0], x.shape[1], x.shape[3]
     products = [
         torch.mm(tile.reshape(-1, channels), kernels[place]).reshape(*tile.shape[:3], -1)
         for place, tile in enumerate(_tiles(x))

@@ -1,0 +1,136 @@
+"""The command line as a person meets it: help, errors, exit codes, and the run that scripts rely on."""
+
+import json
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pytest
+import soundfile
+from PIL import Image
+
+from pocketfed.simulator.cli import main
+
+
+@dataclass(frozen=True)
+class Shown:
+    """What a command showed."""
+
+    code: int
+    out: str
+    err: str
+
+
+@pytest.fixture
+def pocketfed(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Callable[..., Shown]:
+    """Runs the command in this process, through its real entry point; importing torch anew would take seconds."""
+
+    def run(*arguments: object) -> Shown:
+        monkeypatch.setattr(sys, "argv", ["pocketfed", *map(str, arguments)])
+        with pytest.raises(SystemExit) as ended:
+            main()
+        code = ended.value.code or 0
+        assert isinstance(code, int)
+        return Shown(code, *capsys.readouterr())
+
+    return run
+
+
+def album(folder: Path, count: int) -> Path:
+    folder.mkdir(parents=True)
+    rng = np.random.default_rng(0)
+    for i in range(count):
+        Image.fromarray(rng.integers(0, 256, (20, 20, 3), dtype=np.uint8)).save(folder / f"{i}.png")
+    return folder
+
+
+def test_help_teaches(pocketfed: Callable[..., Shown], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COLUMNS", "120")
+    shown = pocketfed("simulate", "--help")
+    assert shown.code == 0
+    for flag in (
+        "--config", "--photos", "--sounds", "--phones", "--rounds", "--alpha", "--aggregator", "--backbone",
+        "--mode", "--runtime", "--engine", "--seed", "--out", "--resume",
+    ):  # fmt: skip
+        assert flag in shown.out
+    assert "pocketfed simulate --resume" in shown.out
+
+
+def unreadable(folder: Path) -> list[object]:
+    (album(folder / "album", 3) / "broken.png").write_bytes(b"\x89PNG no more")
+    return ["--photos", folder / "album"]
+
+
+def empty_sound(folder: Path) -> list[object]:
+    (folder / "sounds").mkdir()
+    for name, samples in (("nothing", 0), ("a", 16_000), ("b", 16_000)):
+        soundfile.write(folder / "sounds" / f"{name}.wav", np.full(samples, 0.1), 16_000)
+    return ["--sounds", folder / "sounds"]
+
+
+def empty_folder(folder: Path) -> list[object]:
+    (folder / "none").mkdir()
+    return ["--photos", folder / "none"]
+
+
+def foreign_run(folder: Path) -> list[object]:
+    (folder / "run").mkdir()
+    (folder / "run" / "config.toml").write_text("format = 99\n")
+    return ["--resume", folder / "run"]
+
+
+def unknown_keys(folder: Path) -> list[object]:
+    (folder / "c.toml").write_text("colour = 1\n[fleet]\nphone = 2\nalpha = -1\n")
+    return ["--config", folder / "c.toml"]
+
+
+@pytest.mark.parametrize(
+    ("make", "expected"),
+    [
+        (lambda folder: ["--photos", folder / "absent"], ["absent"]),
+        (empty_folder, ["none"]),
+        (unreadable, ["broken.png"]),
+        (empty_sound, ["nothing.wav"]),
+        (lambda folder: ["--photos", album(folder / "few", 20)], ["fewer than a batch of 32"]),
+        (unknown_keys, ["colour: there is no such key", "fleet.phone: there is no such key", "fleet.alpha"]),
+        (lambda folder: ["--alpha", "0", "--aggregator", "median"], ["fleet.alpha", "no such aggregator"]),
+        (foreign_run, ["another version of pocketfed"]),
+        (lambda folder: ["--resume", folder], ["no run folder"]),
+        (lambda folder: ["--resume", folder, "--rounds", 3], ["leave the other options out"]),
+    ],
+)
+def test_bad_input_is_one_clear_message_and_exit_code_2(
+    make: Callable[[Path], list[object]], expected: list[str], tmp_path: Path, pocketfed: Callable[..., Shown]
+) -> None:
+    flags = make(tmp_path)
+    where = [] if "--resume" in flags else ["--out", tmp_path / "run"]
+    shown = pocketfed("simulate", *where, *flags)
+    assert shown.code == 2
+    assert "Traceback" not in shown.err
+    for text in expected:
+        assert text in shown.err
+    assert not (tmp_path / "run" / "metrics.jsonl").exists()
+
+
+def test_other_rates_and_stereo_are_converted_and_a_run_is_what_scripts_rely_on(
+    tmp_path: Path, pocketfed: Callable[..., Shown]
+) -> None:
+    rng = np.random.default_rng(0)
+    for i, (rate, channels) in enumerate([(44_100, 2), (16_000, 1), (8_000, 1), (48_000, 2)] * 8):
+        folder = tmp_path / "sounds" / ("low" if i % 2 else "high")
+        folder.mkdir(parents=True, exist_ok=True)
+        soundfile.write(folder / f"{i}.wav", 0.1 * rng.standard_normal((rate // 3, channels)), rate)
+    (tmp_path / "c.toml").write_text(
+        "[captures]\nseconds = 0.25\n[learning]\nbatch = 8\n[fleet]\nphones = 2\n"
+    )
+    shown = pocketfed(
+        "simulate", "--config", tmp_path / "c.toml", "--sounds", tmp_path / "sounds", "--runtime", "torch",
+        "--rounds", 1, "--out", tmp_path / "run",
+    )  # fmt: skip
+    assert shown.code == 0, shown.err
+    assert "linear probe" in shown.out
+    records = [json.loads(line) for line in (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()]
+    assert [record["round"] for record in records] == [0, 1]
+    assert set(records[1]["loss"]) == {"sound"}

@@ -1,0 +1,118 @@
+"""Every command in the docs is run, shrunk to a size that a test can bear; every make target exists."""
+
+import re
+import shlex
+import shutil
+import sys
+import tomllib
+from pathlib import Path
+
+import numpy as np
+import pytest
+import soundfile
+from PIL import Image
+
+from pocketfed.simulator.cli import main
+from pocketfed.simulator.config import Config, build_config
+from tests.conftest import REPOSITORY
+
+PAGES = [
+    REPOSITORY / "README.md",
+    REPOSITORY / "CONTRIBUTING.md",
+    *sorted((REPOSITORY / "docs").glob("*.md")),
+]
+
+
+def commands() -> list[str]:
+    """Lines of the fenced `sh` blocks, with continuations joined and comments dropped."""
+    found = []
+    for page in PAGES:
+        for block in re.findall(r"```sh\n(.*?)```", page.read_text(), flags=re.DOTALL):
+            lines = block.replace("\\\n", " ").splitlines()
+            found += [re.sub(r"\s+#.*", "", line).strip() for line in lines if line.strip()]
+    return sorted(set(found))
+
+
+def simulations() -> list[str]:
+    return [command for command in commands() if command.startswith("pocketfed simulate")]
+
+
+@pytest.fixture(scope="module")
+def captures(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Small folders of photos and sounds in two classes each."""
+    folder = tmp_path_factory.mktemp("captures")
+    rng = np.random.default_rng(0)
+    for i in range(60):
+        for kind in ("photos", "sounds"):
+            (folder / kind / f"class{i % 2}").mkdir(parents=True, exist_ok=True)
+        Image.fromarray(rng.integers(0, 256, (16, 16, 3), dtype=np.uint8)).save(
+            folder / "photos" / f"class{i % 2}" / f"{i}.png"
+        )
+        pcm = 0.1 * rng.standard_normal(16_000)
+        soundfile.write(folder / "sounds" / f"class{i % 2}" / f"{i}.wav", pcm, 16_000)
+    return folder
+
+
+def run(arguments: list[str], monkeypatch: pytest.MonkeyPatch) -> int:
+    monkeypatch.setattr(sys, "argv", ["pocketfed", *arguments])
+    with pytest.raises(SystemExit) as ended:
+        main()
+    return int(ended.value.code or 0)
+
+
+@pytest.mark.parametrize("command", simulations())
+def test_simulations(command: str, captures: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Own captures in place of the reader's, one round, two phones, the eager twin."""
+    monkeypatch.chdir(tmp_path)
+    shutil.copytree(REPOSITORY / "configs", tmp_path / "configs")
+    words = shlex.split(command)[1:]
+    small = ["--rounds", "1", "--phones", "2", "--runtime", "torch", "--alpha", "1"]
+    if "--resume" in words:
+        begun = ["simulate", "--photos", str(captures / "photos"), *small, "--out", words[-1]]
+        assert run(begun, monkeypatch) == 0
+        assert run(words, monkeypatch) == 0
+        return
+    for flag in ("photos", "sounds"):
+        if f"--{flag}" in words:
+            words[words.index(f"--{flag}") + 1] = str(captures / flag)
+    if "--photos" not in words:
+        words += ["--photos", str(captures / "photos")]
+    if "ray" in words:
+        pytest.importorskip("ray", reason="the extra `ray` is not installed")
+    if "--ray-address" in words:  # there is no cluster here; what the flag does is tested with the engines
+        del words[words.index("--ray-address") : words.index("--ray-address") + 2]
+    assert run([*words, *small, "--out", str(tmp_path / "run")], monkeypatch) == 0
+    assert (tmp_path / "run" / "report.html").exists()
+
+
+def test_make_targets_exist() -> None:
+    targets = set(re.findall(r"^([a-z-]+):", (REPOSITORY / "Makefile").read_text(), flags=re.MULTILINE))
+    used = {word for command in commands() if command.startswith("make ") for word in command.split()[1:]}
+    assert used
+    assert used <= targets
+
+
+def test_every_other_command_names_a_file_or_package_that_exists() -> None:
+    for command in commands():
+        if command.startswith(("pocketfed simulate", "make ")):
+            continue
+        words = shlex.split(command)
+        known = {".venv/bin/uv", "pip", "git", "cd", "python", ".venv/bin/python"}
+        assert words[0] in known, command
+        if words[0].endswith("python"):
+            assert (REPOSITORY / words[1]).exists(), command
+
+
+def test_the_defaults_in_the_docs_are_the_defaults() -> None:
+    page = (REPOSITORY / "docs" / "simulate.md").read_text()
+    block = re.search(r"```toml\n(.*?)```", page, flags=re.DOTALL)
+    assert block is not None
+    assert build_config(tomllib.loads(block[1])) == Config()
+
+
+def test_local_links_lead_somewhere() -> None:
+    for page in PAGES:
+        for target in re.findall(r"\]\(([^)#]+)[^)]*\)|src=\"([^\"]+)\"", page.read_text()):
+            link = target[0] or target[1]
+            if "://" not in link:
+                assert (page.parent / link).exists(), f"{page.name}: {link}"
