@@ -97,7 +97,7 @@ def test_every_other_command_names_a_file_or_package_that_exists() -> None:
         if command.startswith(("pocketfed simulate", "make ")):
             continue
         words = shlex.split(command)
-        known = {".venv/bin/uv", "pip", "git", "cd", "python", ".venv/bin/python"}
+        known = {".venv/bin/uv", "pip", "git", ".", "python", ".venv/bin/python"}
         assert words[0] in known, command
         if words[0].endswith("python"):
             assert (REPOSITORY / words[1]).exists(), command

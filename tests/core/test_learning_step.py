@@ -28,14 +28,15 @@ def test_ten_steps_equal_torch_optim(small_task: LearningTask, modality: Modalit
         loss, theta, state = method.function(theta, state, anchor, captures, noise, hyper)
 
         base = view.front(captures)
-        first, second = (encoder(view.draw(base, noise[:, k])) for k in range(2))
+        views = torch.cat([view.draw(base, noise[:, k]) for k in range(2)])
+        first, second = encoder([views], torch.ones(12)).split(6)
         oracle = nt_xent(first, second, torch.tensor(temperature), torch.ones(6))
         pull = sum(((p - start[name]) ** 2).sum() for name, p in encoder.named_parameters())
         optimiser.zero_grad()
         (oracle + 0.5 * proximal * pull).backward()  # type: ignore[no-untyped-call]
         optimiser.step()
 
-        assert abs(float(loss) - float(oracle.detach())) < 1e-5
+        assert abs(float(loss) - float(oracle.detach())) < 5e-5
     expected = small_task.layout.pack(dict(encoder.named_parameters())).detach()
     assert torch.linalg.norm(theta - expected) < 1e-5 * torch.linalg.norm(expected)
 
@@ -85,7 +86,7 @@ def test_mixed_photos_change_the_sounds_gradient(small_task: LearningTask) -> No
             for m, c, n in ((Modality.PHOTO, photos, inputs[4]), (Modality.SOUND, inputs[5], inputs[6]))
         }
         sounds = views[Modality.SOUND].requires_grad_()
-        z = torch.cat([functional_call(small_task.encoder, weights, (v,)) for v in views.values()])
+        z = functional_call(small_task.encoder, weights, (list(views.values()), torch.ones(6)))
         loss = nt_xent(z, z.roll(1, 0), torch.tensor(0.4), torch.ones(len(z)))
         gradients.append(torch.autograd.grad(loss, sounds)[0])
     assert not torch.equal(*gradients)

@@ -69,14 +69,15 @@ def learning_step(task: LearningTask, modalities: Sequence[Modality]) -> TensorF
         counts = hyper[len(HYPER) :]
         weights = {name: part.detach().requires_grad_() for name, part in task.layout.unpack(theta).items()}
 
-        first, second, valid = [], [], []
+        places = torch.arange(size, dtype=torch.float32)
+        views, valid = [], []
         for i, modality in enumerate(modalities):
-            inputs = _two_views(task, modality, batches[2 * i], batches[2 * i + 1])  # [2b, 3, h, w]
-            projected = functional_call(task.encoder, weights, (inputs,))  # [2b, d]
-            first.append(projected[:size])
-            second.append(projected[size:])
-            valid.append(torch.clamp(counts[i] - torch.arange(size, dtype=torch.float32), 0.0, 1.0))
-        loss = nt_xent(torch.cat(first), torch.cat(second), value["temperature"], torch.cat(valid))
+            views.append(_two_views(task, modality, batches[2 * i], batches[2 * i + 1]))  # [2b, 3, h, w]
+            valid.append(torch.clamp(counts[i] - places, 0.0, 1.0))  # [b]
+        rows = torch.cat([part for part in valid for _ in range(2)])
+        projected = functional_call(task.encoder, weights, (views, rows))  # [2b * modalities, d]
+        parts = projected.split(size)  # of each modality, the first views, then the second
+        loss = nt_xent(torch.cat(parts[0::2]), torch.cat(parts[1::2]), value["temperature"], torch.cat(valid))
 
         gradients = torch.autograd.grad(loss, list(weights.values()))
         gradient = torch.cat([part.reshape(-1) for part in gradients])

@@ -53,6 +53,8 @@ OPERATORS: dict[str, tuple[Callable[[Tensor], Tensor], tuple[int, ...]]] = {
     "where": (lambda x: torch.where(x > 0.2, x * 2.0, -x), IMAGE),
     "erf": (torch.erf, IMAGE),
     "group norm": (lambda x: F.group_norm(x, 4, WEIGHT, BIAS), IMAGE),
+    "group norm, one group": (lambda x: F.group_norm(x, 1), (4, 8, 3, 1)),
+    "one number, spread and reshaped": (lambda x: x * x.sum().expand(2, 3, 4).reshape(6, 4), (6, 4)),
     "group norm, no affine": (lambda x: F.group_norm(x + 3.0, 2), IMAGE),
     "group norm of sequences": (lambda x: F.group_norm(x, 4, WEIGHT, BIAS), (3, 8, 9)),
     "instance norm": (lambda x: F.instance_norm(x), IMAGE),
@@ -80,6 +82,19 @@ OPERATORS: dict[str, tuple[Callable[[Tensor], Tensor], tuple[int, ...]]] = {
     "softmax": (lambda x: torch.softmax(x, 1), (6, 8)),
     "log softmax": (lambda x: F.log_softmax(x, 1), (6, 8)),
     "attention": (attention, (3, 5, 8)),
+    "attention, PyTorch's": (lambda x: F.scaled_dot_product_attention(x, x * 0.5, x + 1.0), (2, 3, 5, 8)),
+    "attention, causal": (
+        lambda x: F.scaled_dot_product_attention(x, x, x, is_causal=True, scale=0.3),
+        (2, 3, 5, 8),
+    ),
+    "norm after pooling": (
+        lambda x: F.layer_norm(x.mean((2, 3), keepdim=True).permute(0, 2, 3, 1), (8,)).permute(0, 3, 1, 2),
+        IMAGE,
+    ),
+    "grouped channels shuffled": (
+        lambda x: x.reshape(4, 2, 4, 6, 6).transpose(1, 2).reshape(4, 8, 6, 6) * 2.0,
+        IMAGE,
+    ),
     "normalise": (lambda x: F.normalize(x, dim=1), (6, 8)),
     "linear": (lambda x: F.linear(x, torch.outer(BIAS, WEIGHT), BIAS), (6, 8)),
     "linear on sequences": (lambda x: F.linear(x, torch.outer(BIAS, WEIGHT), BIAS), (3, 5, 8)),
@@ -118,6 +133,19 @@ def test_gradient_at_the_corner(
 ) -> None:
     """Where an activation has a corner, and where maxima tie, we choose as PyTorch does."""
     assert_lowers(with_gradients(function), [torch.zeros(sizes)])
+
+
+def test_attention_with_a_mask() -> None:
+    mask = torch.randn(5, 5)
+    inputs = [torch.randn(2, 3, 5, 8), torch.randn(2, 3, 5, 8), torch.randn(2, 3, 5, 8)]
+    assert_lowers(
+        with_gradients(lambda q, k, v: F.scaled_dot_product_attention(q, k, v, attn_mask=mask)), inputs
+    )
+
+
+def test_attention_with_dropout_is_refused() -> None:
+    with pytest.raises(ExportError, match="random"):
+        lower(lambda x: (F.scaled_dot_product_attention(x, x, x, dropout_p=0.1),), (torch.randn(1, 1, 2, 4),))
 
 
 def test_norm_gradients_of_all_arguments() -> None:

@@ -3,8 +3,7 @@
 Noise is added to the power of each mel band, where independent sounds add up, so it costs 64 numbers and not
 16,000. The spectrogram is resampled to 32 x 48 and repeated to three channels, so that sounds enter the very same
 first convolution as photos: one trunk and no weights of their own. FSSUAVL's body does not say how it feeds
-sounds; this is our choice, as are all ranges. They are mild on purpose: with ranges twice as wide, short training
-on speech commands never left the chance level of the loss.
+sounds; this is our choice, as are all ranges.
 """
 
 from dataclasses import dataclass

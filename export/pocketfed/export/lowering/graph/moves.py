@@ -3,6 +3,7 @@
 A broadcast stays a broadcast (`aten.expand`) as long as it can: elementwise operators look through it.
 """
 
+import math
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -10,6 +11,7 @@ import torch
 from torch import fx
 from torch._ops import OpOverload
 
+from pocketfed.core.errors import ExportError
 from pocketfed.export.lowering.graph.builder import Argument, Builder, shape
 from pocketfed.export.lowering.graph.elementwise import as_float
 
@@ -29,14 +31,15 @@ def _reshape(builder: Builder, x: fx.Node, sizes: Sequence[int], *_: Argument) -
         known *= size if size != -1 else 1
     full = [count // known if size == -1 else size for size in sizes]
     if x.target is aten.expand.default and x.args[0].meta["val"].numel() == 1:  # type: ignore[union-attr]
-        return _expand(builder, x.args[0], full)  # type: ignore[arg-type]
+        single = builder.reshape(x.args[0], [])  # type: ignore[arg-type]
+        return _expand(builder, single, full)
     return builder.reshape(x, full)
 
 
 def _flatten(builder: Builder, x: fx.Node, start: int = 0, end: int = -1) -> fx.Node:
     sizes = shape(x)
     first, last = start % len(sizes), end % len(sizes)
-    return builder.reshape(x, [*sizes[:first], -1, *sizes[last + 1 :]])
+    return _reshape(builder, x, [*sizes[:first], -1, *sizes[last + 1 :]])
 
 
 def _permute(builder: Builder, x: fx.Node, order: Sequence[int]) -> fx.Node:
@@ -186,11 +189,54 @@ def _new_full(builder: Builder, x: fx.Node, sizes: Sequence[int], number: float,
     return _expand(builder, builder.constant(torch.tensor(float(number))), sizes)
 
 
+def _copy(builder: Builder, x: fx.Node, source: fx.Node, *_: Argument) -> fx.Node:
+    """What x holds after `source` was written into it."""
+    return _expand(builder, source, shape(x))
+
+
+def _as_strided(
+    builder: Builder, x: fx.Node, sizes: Sequence[int], strides: Sequence[int], offset: int = 0
+) -> fx.Node:
+    """Autograd asks for this where a reshape is meant; anything else has no meaning without memory."""
+    if math.prod(sizes) == x.meta["val"].numel() and _contiguous(sizes, strides) and not offset:
+        return _reshape(builder, x, sizes)
+    raise ExportError(
+        f"aten.as_strided from {shape(x)} to {list(sizes)} with strides {list(strides)} cannot be lowered; "
+        "use reshape, permute and slices."
+    )
+
+
+def _as_strided_scatter(
+    builder: Builder,
+    x: fx.Node,
+    source: fx.Node,
+    sizes: Sequence[int],
+    strides: Sequence[int],
+    offset: int = 0,
+) -> fx.Node:
+    """What x holds after all of it was written through a reshaped view."""
+    _as_strided(builder, x, sizes, strides, offset)
+    return _reshape(builder, source, shape(x))
+
+
+def _contiguous(sizes: Sequence[int], strides: Sequence[int]) -> bool:
+    """Whether the strides, where they matter, are those of a tensor without gaps in the order of its axes."""
+    step = 1
+    for size, stride in reversed(list(zip(sizes, strides, strict=True))):
+        if size != 1 and stride != step:
+            return False
+        step *= size
+    return True
+
+
 MOVES: dict[OpOverload, Callable[..., Any]] = {
     aten.alias.default: _same,
     aten.detach.default: _same,
     aten.detach_.default: _same,
     aten.clone.default: _same,
+    aten.copy.default: _copy,
+    aten.as_strided.default: _as_strided,
+    aten.as_strided_scatter.default: _as_strided_scatter,
     aten.contiguous.default: _same,
     aten.lift_fresh.default: _same,
     aten.lift_fresh_copy.default: _same,

@@ -41,7 +41,9 @@ def sum_over(
         return total(x).reshape(shape)
     if count == 1:
         return x.reshape(shape)
-    if reduced == list(range(len(kept), x.dim())) and reduced != [2, 3]:
+    trailing = reduced == list(range(len(kept), x.dim()))
+    image = reduced == [2, 3]  # the space of [N, C, H, W], which is stored first
+    if trailing and not image:
         return row_sums(x.reshape(-1, count)).reshape(shape)
     return column_sums(x.permute(*reduced, *kept).reshape(count, -1)).reshape(shape)
 

@@ -9,7 +9,7 @@ from torch import Tensor
 from torch._decomp import core_aten_decompositions
 from torch._ops import OpOverload
 
-from pocketfed.export.lowering.operators import activations, normalisation, pooling, reductions
+from pocketfed.export.lowering.operators import activations, attention, normalisation, pooling, reductions
 from pocketfed.export.lowering.operators.axes import pad
 from pocketfed.export.lowering.operators.convolution import convolution, convolution_backward
 from pocketfed.export.lowering.options import Passes
@@ -94,6 +94,9 @@ _STATELESS: dict[OpOverload, Callable[..., Any]] = {
     aten.erf.default: activations.erf,
     aten.sgn.default: activations.sign,
     aten.sign.default: activations.sign,
+    aten._scaled_dot_product_flash_attention_for_cpu.default: attention.attention,
+    aten._scaled_dot_product_flash_attention_for_cpu_backward.default: attention.attention_backward,
+    aten._safe_softmax.default: attention.safe_softmax,
     aten.slice_backward.default: slice_backward,
     aten.select_backward.default: select_backward,
 }
