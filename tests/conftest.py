@@ -13,6 +13,7 @@ from pocketfed.core.learning_step import Method, step_method
 from pocketfed.core.learning_task import LearningTask, initial_weights, learning_task
 from pocketfed.core.modality import Modality
 from pocketfed.core.views import PhotoView, SoundView, View
+from pocketfed.simulator.run_folder import Record
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 
@@ -68,3 +69,17 @@ def _random_like(example: torch.Tensor, rng: np.random.Generator) -> NDArray[Any
 def photo_step(small_task: LearningTask) -> Method:
     """The small task's step on photos."""
     return step_method(small_task, [Modality.PHOTO])
+
+
+class Silent:
+    """A watcher that only remembers."""
+
+    def __init__(self) -> None:
+        self.records: list[Record] = []
+
+    def phase(self, text: str) -> None: ...
+
+    def answered(self, round_number: int, done: int, cohort: int) -> None: ...
+
+    def finished(self, record: Record) -> None:
+        self.records.append(record)

@@ -25,6 +25,7 @@ from pocketfed.simulator import run_folder
 from pocketfed.simulator.config import Config, build_config, to_toml
 from pocketfed.simulator.program import load_runtime, save_program, task_of
 from pocketfed.simulator.simulate import load_captures, simulate
+from tests.conftest import Silent
 
 SMALL: dict[str, Any] = {
     "rounds": 2,
@@ -33,20 +34,6 @@ SMALL: dict[str, Any] = {
     "fleet": {"phones": 3, "alpha": 1.0},
     "learning": {"batch": 8, "learning_rate": 0.01},
 }
-
-
-class Silent:
-    """A watcher that only remembers."""
-
-    def __init__(self) -> None:
-        self.records: list[run_folder.Record] = []
-
-    def phase(self, text: str) -> None: ...
-
-    def answered(self, round_number: int, done: int, cohort: int) -> None: ...
-
-    def finished(self, record: run_folder.Record) -> None:
-        self.records.append(record)
 
 
 def small(**changes: Any) -> Config:

@@ -18,6 +18,7 @@ from torch.export import ExportedProgram
 from torch.fx import traceback
 
 from pocketfed.core.errors import ExportError
+from pocketfed.export.xnnpack_passes import only_needed_passes
 
 # Operators that may run as portable kernels: XNNPACK knows floats only, so bytes are cast outside it.
 CHEAP = frozenset({"dim_order_ops._to_dim_order_copy.default", "aten._to_copy.default"})
@@ -67,11 +68,13 @@ def build_program(methods: Mapping[str, Method], allow_portable: bool = False) -
 
         exported = {name: _export(name, module, inputs) for name, (module, inputs) in methods.items()}
         partitioner = XnnpackPartitioner(force_non_static_weights_for_f32_linear=True)
-        edge = to_edge_transform_and_lower(
-            exported,
-            partitioner={name: [partitioner] for name in exported},
-            compile_config=EdgeCompileConfig(_check_ir_validity=False),
-        )
+        operators = {name: _operators(program.graph) for name, program in exported.items()}
+        with only_needed_passes({operator for every in operators.values() for operator in every}):
+            edge = to_edge_transform_and_lower(
+                exported,
+                partitioner={name: [partitioner] for name in exported},
+                compile_config=EdgeCompileConfig(_check_ir_validity=False),
+            )
         portable = {name: _portable_nodes(edge.exported_program(name).graph) for name in exported}
         if not allow_portable:
             _refuse(portable, {name: module for name, (module, _) in methods.items()})
@@ -85,9 +88,9 @@ def build_program(methods: Mapping[str, Method], allow_portable: bool = False) -
             delegates[name],
             tuple(_operator_name(node) for node in portable[name]),
             arenas[name],
-            _operators(program.graph),
+            operators[name],
         )
-        for name, program in exported.items()
+        for name in exported
     }
     return Program(bytes(finished.buffer), reports)
 

@@ -20,7 +20,9 @@ def cache_folder() -> Path:
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "pocketfed"
 
 
-def cached_program(description: str, methods: Sequence[Method], build: Callable[[Sequence[Method]], bytes]) -> bytes:
+def cached_program(
+    description: str, methods: Sequence[Method], build: Callable[[Sequence[Method]], bytes]
+) -> bytes:
     """The program of these methods, built if it is not in the cache.
 
     Args:
@@ -49,12 +51,19 @@ def _key(description: str, methods: Sequence[Method]) -> str:
         digest.update(f"{method.name}{shapes}".encode())
     for package in ("torch", "executorch", "torchaudio"):
         digest.update(f"{package}{metadata.version(package)}".encode())
+    return hashlib.sha256(digest.digest() + SOURCES).hexdigest()
+
+
+def _sources() -> bytes:
+    """A digest of the code that decides what a program computes."""
+    digest = hashlib.sha256()
     for package in ("pocketfed.core", "pocketfed.export"):
-        _add_sources(digest, Path(str(resources.files(package))))
-    return digest.hexdigest()
+        folder = Path(str(resources.files(package)))
+        for path in sorted(folder.rglob("*.py")):
+            digest.update(path.relative_to(folder).as_posix().encode())
+            digest.update(path.read_bytes())
+    return digest.digest()
 
 
-def _add_sources(digest: "hashlib._Hash", folder: Path) -> None:
-    for path in sorted(folder.rglob("*.py")):
-        digest.update(path.relative_to(folder).as_posix().encode())
-        digest.update(path.read_bytes())
+SOURCES = _sources()
+"""Taken on import: files edited later are not what this process runs."""
