@@ -7,7 +7,7 @@ export FLWR_TELEMETRY_ENABLED = 0
 export FLWR_DISABLE_UPDATE_CHECK = 1
 export RAY_USAGE_STATS_ENABLED = 0
 
-.PHONY: help install demo test test-slow check clean
+.PHONY: help install demo test check clean
 
 help:  ## Show this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -26,11 +26,8 @@ $(STAMP): requirements.lock pyproject.toml
 demo: install  ## Ten phones learn from drawn photos and synthesised sounds (under 4 minutes)
 	$(BIN)/pocketfed simulate --config configs/demo.toml
 
-test: install  ## The test suite, but for what takes longer than a minute
-	$(BIN)/python -m pytest -q -n 2 --dist loadgroup -m "not slow"
-
-test-slow: install  ## The long tests
-	$(BIN)/python -m pytest -q -m slow
+test: install  ## The whole test suite
+	$(BIN)/python -m pytest -q -n 2 --dist loadfile
 
 check: install  ## Formatting, lint, types, import directions
 	$(BIN)/ruff check .

@@ -66,6 +66,8 @@ def main(
                 evaluate(task, load_checkpoint(path_of(folder.checkpoints, r)).weights, split)
                 for r in (0, settings.rounds)
             )
+            if before is None or after is None:
+                raise typer.Exit(1)
             pairs[also.stem, "k-NN"].append((before.knn, after.knn))
             pairs[also.stem, "linear probe"].append((before.probe, after.probe))
     console.print(_table(pairs, seeds))

@@ -37,7 +37,7 @@ def trivial_phone() -> ClientApp:
     @app.train()
     def learn(message: Message, context: Context) -> Message:
         weights = unpack_weights(message.content.array_records[ARRAYS]) + np.float32(1)
-        return Message(pack_update(Update(weights, 10, {}, 1)), reply_to=message)
+        return Message(pack_update(Update(weights, 10)), reply_to=message)
 
     return app
 

@@ -17,8 +17,8 @@ from pocketfed.core.learning_task import initial_weights, learning_task
 from pocketfed.core.modality import Modality
 from pocketfed.core.views import PhotoView, SoundView
 from pocketfed.export.program import export_program
-from pocketfed.export.program_cache import cached_program
-from pocketfed.mobile_client.runtime import Array, ExecutorchRuntime, TorchRuntime
+from pocketfed.export.program_cache import cached_program, describe_modules
+from pocketfed.mobile_client.runtime import Array, ExecutorchRuntime, Runtime, TorchRuntime
 
 
 def inputs_of(method: Method, weights: Array, seed: int) -> list[Array]:
@@ -45,9 +45,13 @@ def main(
     task = learning_task("compact", {Modality.PHOTO: PhotoView(), Modality.SOUND: SoundView()}, batch)
     every = methods(task)
     began = time.perf_counter()
-    program = cached_program(f"bench {task.views}", every, lambda m: export_program(m).buffer)
+    program = cached_program(
+        f"{task.optimiser.name} {task.views} {describe_modules(task.encoder)}",
+        every,
+        lambda m: export_program(m).buffer,
+    )
     print(f"program of {len(program) / 1e6:.2f} MB, exported or read in {time.perf_counter() - began:.0f} s")
-    runtimes = {"ExecuTorch": ExecutorchRuntime(program), "eager": TorchRuntime(every)}
+    runtimes: dict[str, Runtime] = {"ExecuTorch": ExecutorchRuntime(program), "eager": TorchRuntime(every)}
     print(f"{'method':<12} {'ExecuTorch ms':>14} {'eager ms':>9} {'ratio':>6}")
     for method in every:
         inputs = inputs_of(method, initial_weights(task, 0), 0)

@@ -2,7 +2,9 @@
 
 import numpy as np
 import pytest
+import torch
 
+from pocketfed.core import evaluation
 from pocketfed.core.captures import Captures, Split
 from pocketfed.core.evaluation import clip_labels, embed, evaluate, is_labelled, judge
 from pocketfed.core.learning_step import embedding
@@ -45,8 +47,6 @@ def test_windows_of_a_clip_are_averaged(small_task: LearningTask) -> None:
     weights = initial_weights(small_task, 0)
     captures = photos(5, [0, 1, 1, 0, 0], clips=[7, 3, 3, 9, 9])
     function = embedding(small_task, Modality.PHOTO)
-    import torch
-
     each = function(torch.from_numpy(weights), torch.from_numpy(captures.items))[0].detach().numpy()
     together = embed(small_task, weights, captures)
     expected = np.stack([each[1:3].mean(0), each[0], each[3:].mean(0)])  # clips in rising order: 3, 7, 9
@@ -59,7 +59,27 @@ def test_evaluate_embeds_and_judges(small_task: LearningTask) -> None:
     for captures in (dark, bright):
         captures.items[captures.labels == 1] //= 4
     accuracy = evaluate(small_task, initial_weights(small_task, 0), Split(dark, bright))
+    assert accuracy is not None
     assert accuracy.probe > 0.9
+
+
+@pytest.mark.parametrize("scale", [np.nan, 1e20])
+def test_an_encoder_whose_features_say_nothing_has_no_accuracy(
+    small_task: LearningTask, scale: float
+) -> None:
+    split = Split(photos(6, [0, 1] * 3, clips=[0, 0, 1, 1, 2, 2]), photos(4, [0, 1] * 2))
+    weights = (initial_weights(small_task, 0) * np.float32(scale)).astype(np.float32)
+    assert evaluate(small_task, weights, split) is None
+
+
+@pytest.mark.parametrize("features", [[np.inf, -np.inf], [3e38, 3e38], [1e20, 0.0]])
+def test_extreme_features_have_no_accuracy(
+    small_task: LearningTask, monkeypatch: pytest.MonkeyPatch, features: list[float]
+) -> None:
+    rows = torch.tensor(features).reshape(2, 1)
+    monkeypatch.setattr(evaluation, "embedding", lambda *_: lambda theta, items: (rows,))
+    pair = photos(2, [0, 1], clips=[0, 0])
+    assert evaluate(small_task, initial_weights(small_task, 0), Split(pair, pair)) is None
 
 
 def test_labels_are_needed_for_judging() -> None:
@@ -68,3 +88,7 @@ def test_labels_are_needed_for_judging() -> None:
     assert not is_labelled(Split(photos(4, [-1] * 4), test))
     assert not is_labelled(Split(photos(4, [1] * 4), test))
     assert not is_labelled(Split(labelled, test.take(np.arange(0))))
+    assert not is_labelled(Split(labelled.take(np.arange(0)), test))
+    assert not is_labelled(Split(labelled, photos(2, [0, -1])))
+    assert not is_labelled(Split(photos(4, [0, 1, -1, 1]), test))
+    assert is_labelled(Split(labelled, photos(2, [1, 1])))

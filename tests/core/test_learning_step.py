@@ -60,16 +60,6 @@ def test_absent_captures_change_nothing(small_task: LearningTask) -> None:
         assert torch.allclose(a, b, rtol=0, atol=1e-7)
 
 
-def test_sequential_photos_leave_sounds_bit_identical(small_task: LearningTask) -> None:
-    """The sound step has no photo among its inputs, and nothing that a photo step did is left behind in it."""
-    sound, photo = (step_method(small_task, [m]) for m in (Modality.SOUND, Modality.PHOTO))
-    inputs = random_inputs(sound, small_task, seed=2)
-    before = sound.function(*inputs)
-    photo.function(*random_inputs(photo, small_task, seed=9))
-    after = sound.function(*inputs)
-    assert all(torch.equal(a, b) for a, b in zip(before, after, strict=True))
-
-
 def test_mixed_photos_change_the_sounds_gradient(small_task: LearningTask) -> None:
     """In the mixed form photos are negatives of sounds: with sounds fixed, other photos change what sounds teach."""
     modalities = [Modality.PHOTO, Modality.SOUND]

@@ -21,7 +21,7 @@ def test_an_epoch_uses_each_capture_at_most_once_and_leaves_out_little(
         assert len(used) == len(set(used))
         assert set(used) <= set(range(count))
         assert len(used) >= (0 if count < 2 else count - SMALLEST_REST + 1)
-    assert all(len(b.modalities) == 1 and 2 <= b.examples <= size for b in batches)
+    assert all(len(b.modalities) == 1 and 2 <= sum(map(len, b.indices.values())) <= size for b in batches)
 
 
 def test_modalities_are_interleaved_evenly() -> None:

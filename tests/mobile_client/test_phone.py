@@ -1,5 +1,6 @@
 """A phone's round: what it computes, and that it depends on nothing but its arguments."""
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -14,7 +15,7 @@ from pocketfed.core.modality import Modality
 from pocketfed.core.plan import Plan
 from pocketfed.core.program_spec import program_spec
 from pocketfed.mobile_client.phone import Phone, train
-from pocketfed.mobile_client.runtime import ExecutorchRuntime, TorchRuntime
+from pocketfed.mobile_client.runtime import Array, ExecutorchRuntime, TorchRuntime
 
 
 def phone_with(task: LearningTask, photos: int, sounds: int, number: int = 0) -> Phone:
@@ -44,9 +45,9 @@ def test_the_same_work_gives_the_same_weights_and_other_work_does_not(
     assert not np.array_equal(weights, first.weights)
 
 
-def test_examples_steps_and_losses_are_counted(small_task: LearningTask) -> None:
+def test_examples_and_losses_are_counted(small_task: LearningTask) -> None:
     update = train(phone_with(small_task, 12, 6), initial_weights(small_task, 0), plan(epochs=2))
-    assert (update.examples, update.steps) == (36, 6)
+    assert (update.examples, update.seen) == (36, {Modality.PHOTO: 24, Modality.SOUND: 12})
     assert set(update.loss) == set(Modality)
     assert all(0 < loss < 5 for loss in update.loss.values())
 
@@ -60,7 +61,7 @@ def test_the_servers_weights_are_left_alone(small_task: LearningTask) -> None:
 
 def test_a_batch_that_is_not_full_is_padded_and_not_counted(small_task: LearningTask) -> None:
     update = train(phone_with(small_task, 4, 0), initial_weights(small_task, 0), plan())
-    assert (update.examples, update.steps) == (4, 1)
+    assert update.examples == 4
     assert update.loss[Modality.PHOTO] < np.log(2 * 4 - 1) + 0.7
 
 
@@ -74,3 +75,29 @@ def test_runtimes_name_what_is_wrong(small_task: LearningTask) -> None:
         TorchRuntime(methods(small_task)).run("step_touch", [])
     with pytest.raises(ProgramError, match="cannot be loaded"):
         ExecutorchRuntime(b"not a program")
+
+
+class Recorder:
+    """A runtime that keeps what it is given and leaves the weights alone."""
+
+    def __init__(self) -> None:
+        self.calls: list[tuple[str, list[bytes]]] = []
+
+    def run(self, method: str, inputs: Sequence[Array]) -> tuple[Array, ...]:
+        self.calls.append((method, [array.tobytes() for array in inputs]))
+        return np.asarray(1.0, dtype=np.float32), inputs[0], inputs[1]
+
+
+def test_in_sequential_mode_no_input_of_a_sound_step_depends_on_the_photos(small_task: LearningTask) -> None:
+    """With weights that stay put, other photos leave all that sound steps are given bit-identical."""
+    spec, seen = program_spec(small_task, mixed=True), []
+    for shade in (0, 255):
+        phone = phone_with(small_task, 12, 12)
+        captures = {**phone.captures, Modality.PHOTO: np.full_like(phone.captures[Modality.PHOTO], shade)}
+        recorder = Recorder()
+        train(Phone(0, captures, spec, recorder), initial_weights(small_task, 0), plan())
+        seen.append(recorder.calls)
+    dark, bright = ([inputs for name, inputs in calls if name == "step_sound"] for calls in seen)
+    assert len(dark) == 2
+    assert dark == bright
+    assert seen[0] != seen[1]

@@ -1,5 +1,7 @@
 """Every rule against an independent formula in float64, and the properties that a fake would fail."""
 
+from typing import Any
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -21,14 +23,14 @@ def layout_of(sizes: list[int]) -> Layout:
     )
 
 
-def fold(rule: Aggregator, begun: Broadcast, updates: list[Update]) -> Vector:
+def fold(rule: Aggregator[Any], begun: Broadcast, updates: list[Update]) -> Vector:
     state = rule.start(begun)
     for update in updates:
         state = rule.add(state, update)
     return rule.finish(state)
 
 
-def tree(rule: Aggregator, begun: Broadcast, updates: list[Update], cut: int) -> Vector:
+def tree(rule: Aggregator[Any], begun: Broadcast, updates: list[Update], cut: int) -> Vector:
     parts = []
     for part in (updates[:cut], updates[cut:]):
         state = rule.start(begun)

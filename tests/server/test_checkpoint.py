@@ -1,10 +1,13 @@
 """Checkpoints come back whole, and a bad one is named."""
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from safetensors.numpy import save_file
+from safetensors.torch import save_file as save_torch
 
 from pocketfed.core.errors import RunFolderError
 from pocketfed.core.layout import Layout, Role, Slice
@@ -50,7 +53,52 @@ def test_another_format_is_refused(tmp_path: Path) -> None:
 
 def test_weights_must_fit_the_layout(tmp_path: Path) -> None:
     path = path_of(tmp_path, 1)
-    metadata = {"format": "1", "round": "1", "seed": "0", "layout": LAYOUT.to_json(), "record": "{}"}
+    metadata = {
+        "format": "1",
+        "round": "1",
+        "seed": "0",
+        "layout": LAYOUT.to_json(),
+        "record": '{"round": 1}',
+    }
     save_file({"weights": np.zeros(5, dtype=np.float32)}, path, metadata=metadata)
     with pytest.raises(RunFolderError, match="6 float32 weights"):
+        load_checkpoint(path)
+
+
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [
+        ("layout", None),
+        ("layout", "{"),
+        ("layout", '[{"name": "backbone.w", "shape": [Infinity], "role": "backbone", "offset": 0}]'),
+        ("round", None),
+        ("round", "one"),
+        ("round", "-1"),
+        ("seed", None),
+        ("seed", "0.5"),
+        ("record", None),
+        ("record", "{"),
+        ("record", "[]"),
+        ("record", "{}"),
+        ("record", '{"round": 2}'),
+        ("record", "[" * 100_000),
+    ],
+)
+def test_metadata_that_is_missing_or_malformed_is_refused(
+    tmp_path: Path, key: str, value: str | None
+) -> None:
+    path = path_of(tmp_path, 1)
+    whole: dict[str, Any] = {"format": "1", "round": "1", "seed": "0", "layout": LAYOUT.to_json()}
+    whole |= {"record": '{"round": 1}'} | {key: value}
+    metadata = {name: text for name, text in whole.items() if text is not None}
+    save_file({"weights": np.zeros(6, dtype=np.float32)}, path, metadata=metadata)
+    with pytest.raises(RunFolderError, match=r"round-00001\.safetensors does not describe a round"):
+        load_checkpoint(path)
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float8_e4m3fn])
+def test_weights_that_numpy_does_not_know_are_refused(tmp_path: Path, dtype: torch.dtype) -> None:
+    path = path_of(tmp_path, 1)
+    save_torch({"weights": torch.zeros(6).to(dtype)}, path, metadata={"format": "1"})
+    with pytest.raises(RunFolderError, match=r"round-00001.* cannot be read"):
         load_checkpoint(path)

@@ -14,7 +14,7 @@ BEGUN = Broadcast(np.ones(4, dtype=np.float32), Layout((Slice("backbone.w", (4,)
 
 
 def test_an_honest_update_passes_unchanged() -> None:
-    update = Update(np.full(4, 1.5, dtype=np.float32), 10, {Modality.PHOTO: 2.0}, 3)
+    update = Update(np.full(4, 1.5, dtype=np.float32), 10, {Modality.PHOTO: 7}, {Modality.PHOTO: 2.0})
     assert Guard().check(update, BEGUN) is update
 
 
@@ -30,7 +30,12 @@ def test_an_honest_update_passes_unchanged() -> None:
         (Update(np.ones(4, dtype=np.float32), 0), "0 examples"),
         (Update(np.ones(4, dtype=np.float32), -3), "-3 examples"),
         (Update(np.ones(4, dtype=np.float32), 10**12), "1000000000000 examples"),
-        (Update(np.ones(4, dtype=np.float32), 1, {Modality.SOUND: float("nan")}), "loss of sound"),
+        (Update(np.ones(4, dtype=np.float32), 1, {}, {Modality.SOUND: float("nan")}), "loss of sound is nan"),
+        (Update(np.ones(4, dtype=np.float32), 1, {}, {Modality.PHOTO: -1e308}), "loss of photo is -1e"),
+        (
+            Update(np.ones(4, dtype=np.float32), 5, {Modality.PHOTO: 6}, {Modality.PHOTO: 1.0}),
+            "6 photos among 5",
+        ),
     ],
 )
 def test_what_is_refused(update: Update, reason: str) -> None:

@@ -1,5 +1,6 @@
 """Plans and updates survive the trip; anything else becomes a rejection."""
 
+import io
 from typing import Any
 
 import numpy as np
@@ -26,21 +27,28 @@ def test_a_plan_survives() -> None:
 
 
 def test_an_update_survives_as_one_array() -> None:
-    update = Update(np.arange(5, dtype=np.float32), 12, {Modality.SOUND: 1.5}, 4)
+    update = Update(np.arange(5, dtype=np.float32), 12, {Modality.SOUND: 12}, {Modality.SOUND: 1.5})
     content = pack_update(update)
     assert len(content.array_records["arrays"]) == 1
     again = unpack_update(reply(content))
     assert np.array_equal(again.weights, update.weights)
-    assert (again.examples, again.loss, again.steps) == (12, {Modality.SOUND: 1.5}, 4)
+    assert (again.examples, again.seen, again.loss) == (12, update.seen, update.loss)
 
 
 def content(**changes: Any) -> RecordDict:
     records: dict[str, Any] = {
         "arrays": ArrayRecord({"weights": Array(np.ones(3, dtype=np.float32))}),
-        "metrics": MetricRecord({"num-examples": 1, "steps": 1}),
+        "metrics": MetricRecord({"num-examples": 1}),
     }
     records.update(changes)
     return RecordDict({name: record for name, record in records.items() if record is not None})
+
+
+def archive() -> bytes:
+    """What numpy.load takes for an .npz and returns as something that is no array."""
+    file = io.BytesIO()
+    np.savez(file, weights=np.ones(3, dtype=np.float32))
+    return file.getvalue()
 
 
 @pytest.mark.parametrize(
@@ -49,12 +57,13 @@ def content(**changes: Any) -> RecordDict:
         content(arrays=None),
         content(metrics=None),
         content(arrays=ArrayRecord({"other": Array(np.ones(3, dtype=np.float32))})),
-        content(metrics=MetricRecord({"steps": 1})),
-        content(metrics=MetricRecord({"num-examples": 1.5, "steps": 1})),
-        content(metrics=MetricRecord({"num-examples": [1, 2], "steps": 1})),
+        content(metrics=MetricRecord({"loss-photo": 1.0})),
+        content(metrics=MetricRecord({"num-examples": 1.5})),
+        content(metrics=MetricRecord({"num-examples": [1, 2]})),
         content(metrics=ConfigRecord({"num-examples": 1})),
         content(arrays=ArrayRecord({"weights": Array("float32", (3,), "numpy.ndarray", b"no array at all")})),
         content(arrays=ArrayRecord({"weights": Array("float32", (3,), "pickle", b"")})),
+        content(arrays=ArrayRecord({"weights": Array("float32", (3,), "numpy.ndarray", archive())})),
     ],
 )
 def test_what_cannot_be_read_is_a_rejection(broken: RecordDict) -> None:

@@ -23,9 +23,10 @@ def test_every_mistake_is_reported_at_once_with_its_value() -> None:
         "rounds", "(got 0)", "aggregator: no such aggregator; choose one of: fedavg", "colour: there is no such key",
         "fleet.alpha", "(got -1)", "fleet.phone: there is no such key", "learning.backbone: no such backbone",
         "learning.batch", "(got 7)", "captures.seconds: must be a multiple of 0.01",
+        "fleet.sounds_only: photos_only and sounds_only add up to more than 1",
     ):  # fmt: skip
         assert expected in text
-    assert len(caught.value.problems) == 8
+    assert len(caught.value.problems) == 9
 
 
 @pytest.mark.parametrize("alpha", [0, -0.5, float("nan"), float("inf")])
@@ -72,3 +73,8 @@ def test_files_that_are_no_toml_are_named(tmp_path: Path) -> None:
 @pytest.mark.parametrize("path", sorted((REPOSITORY / "configs").glob("*.toml")), ids=lambda path: path.stem)
 def test_shipped_configurations_are_valid(path: Path) -> None:
     build_config(read_toml(path))
+
+
+def test_a_flag_over_a_table_that_is_none_is_a_mistake_of_the_file() -> None:
+    with pytest.raises(ConfigError, match="fleet"):
+        build_config(overlay({"fleet": 3}, {"fleet.phones": 5}))

@@ -38,7 +38,7 @@ def phones_that(faults: dict[int, str]) -> ClientApp:
         arrays, config = message.content.array_records[ARRAYS], message.content.config_records[CONFIG]
         weights = unpack_weights(arrays) + np.float32(number + 1)
         fault = faults.get(number) if unpack_plan(config).round == 2 else None
-        content = pack_update(Update(weights, 10**12 if fault == "absurd" else 1, {}, 1))
+        content = pack_update(Update(weights, 10**12 if fault == "absurd" else 1))
         match fault:
             case "raise":
                 raise RuntimeError("out of memory on the phone")

@@ -94,7 +94,9 @@ def captures(modality: Modality, count: int) -> Captures:
 
 @pytest.mark.parametrize("partition", ["dirichlet", "group"])
 def test_what_is_saved_is_what_was_dealt(partition: str, tmp_path: Path) -> None:
-    config = FleetConfig.model_validate({"phones": 6, "partition": partition})
+    config = FleetConfig.model_validate(
+        {"phones": 6, "photo_partition": partition, "sound_partition": partition}
+    )
     every = {Modality.PHOTO: captures(Modality.PHOTO, 120), Modality.SOUND: captures(Modality.SOUND, 90)}
     fleet, again = deal(every, config, seed=3), deal(every, config, seed=3)
     save_fleet(tmp_path, fleet, every)

@@ -13,6 +13,7 @@ import pytest
 from pocketfed.core.embedding_map import EmbeddingMap
 from pocketfed.core.modality import Modality
 from pocketfed.simulator.report import COLOURS, REST, assign_colours, ticks, write_report
+from pocketfed.simulator.run_folder import RunFolder, read_metrics
 
 VOID = {"meta", "link", "br"}
 CLOSED = {"path", "circle", "rect", "polyline"}
@@ -229,6 +230,70 @@ def test_a_loss_that_is_not_finite_is_named_and_not_drawn(tmp_path: Path) -> Non
     text = page(tmp_path, [record(1), record(2, loss={"photo": math.nan, "sound": math.inf}), record(3)])
     assert text.count("<td>not finite</td>") == 2
     assert "nan" not in text
+    assert "2 values are left out of the curves" in text
+    assert "left out of the curves" not in page(tmp_path)
+
+
+@pytest.mark.parametrize("value", [1e308, -1e308, 1.7e308, math.inf, -math.inf, math.nan])
+def test_a_loss_too_large_to_draw_is_left_out(tmp_path: Path, value: float) -> None:
+    text = page(tmp_path, [record(1), record(2, loss={"photo": value, "sound": 1.0}), record(3)])
+    assert "1 value is left out of the curves" in text
+    curves = re.findall(r'<polyline points="(.*?)"', text)
+    assert [len(points.split()) for points in curves] == [2, 3]
+
+
+@pytest.mark.parametrize(
+    "values", [(1e300, -1e300), (1e300, 1e300), (-1e300, -1e300), (-1e300, 0.0), (5e-324, 0.0)]
+)
+def test_the_largest_losses_that_are_drawn(tmp_path: Path, values: tuple[float, float]) -> None:
+    records = [record(number, loss={"photo": value}) for number, value in enumerate(values, start=1)]
+    text = page(tmp_path, records)
+    assert "left out of the curves" not in text
+    assert not re.search(r"\b(nan|inf)\b", text)
+
+
+def test_a_run_without_any_finite_value_says_so(tmp_path: Path) -> None:
+    nothing = {"photo": math.nan}
+    records = [record(0, knn=nothing, probe=nothing), record(1, loss=nothing, knn=nothing, seconds=math.inf)]
+    text = page(tmp_path, records)
+    assert "4 values are left out of the curves" in text
+    assert "<polyline" not in text
+    assert not re.search(r"\b(nan|inf)\b", text)
+
+
+def test_an_accuracy_that_is_not_finite_is_named(tmp_path: Path) -> None:
+    text = page(tmp_path, [*RECORDS, record(5, knn={"photo": math.nan, "sound": math.inf})])
+    assert headline(text) == headline(page(tmp_path))
+    assert not re.search(r"\b(nan|inf)\b", text)
+
+
+@pytest.mark.parametrize(
+    "damaged",
+    [
+        b'{"round": 1, "lo',
+        b'{"loss": {}}',
+        b'{"round": "1"}',
+        b'{"round": 1.0}',
+        b'{"round": true}',
+        b'{"round": null}',
+        b"[1]",
+        b"1",
+        b"null",
+        b'{"round": 1, "name": "\xff\xfe"}',
+        b"\xff\xfe\x00",
+        b"\x00\x00\x00",
+        b'{"round": 1, "loss": {"photo": NaN}}',
+        b'{"round": 1, "loss": {"photo": 1e999}}',
+        b"[" * 100_000,
+        b"1" * 5000,
+        b"",
+    ],
+)
+def test_metrics_are_read_up_to_a_damaged_line(tmp_path: Path, damaged: bytes) -> None:
+    folder = RunFolder(tmp_path)
+    assert read_metrics(folder, 9) == []
+    folder.metrics.write_bytes(b'{"round": 0}\n' + damaged + b'\n{"round": 2}\n')
+    assert read_metrics(folder, 9) == [{"round": 0}]
 
 
 def test_a_long_run_and_a_flat_curve(tmp_path: Path) -> None:

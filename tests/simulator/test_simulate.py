@@ -7,22 +7,23 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from numpy.typing import NDArray
 
-from pocketfed.core.errors import ConfigError, RunFolderError
-from pocketfed.core.learning_step import methods
+from pocketfed.core.errors import CaptureError, ConfigError, RunFolderError
+from pocketfed.core.learning_step import methods, step_name
 from pocketfed.core.learning_task import LearningTask, initial_weights
 from pocketfed.core.modality import Modality
 from pocketfed.mobile_client.runtime import ExecutorchRuntime, TorchRuntime
 from pocketfed.server.checkpoint import load_checkpoint, path_of
 from pocketfed.simulator import run_folder
-from pocketfed.simulator.config import Config, build_config, to_toml
+from pocketfed.simulator.config import Config, build_config, read_toml, to_toml
 from pocketfed.simulator.program import load_runtime, save_program, task_of
 from pocketfed.simulator.simulate import load_captures, simulate
 from tests.conftest import Silent
@@ -135,7 +136,14 @@ def test_ctrl_c_leaves_a_run_that_can_be_resumed(finished: Path, tmp_path: Path)
 
 def test_mixed_batches_photos_only_and_group_partition_run(tmp_path: Path) -> None:
     watcher = Silent()
-    fleet = {"phones": 3, "partition": "group", "photos_only": 0, "sounds_only": 0, "participation": 0.5}
+    fleet = {
+        "phones": 3,
+        "photo_partition": "group",
+        "sound_partition": "group",
+        "photos_only": 0,
+        "sounds_only": 0,
+        "participation": 0.5,
+    }
     learning = {**SMALL["learning"], "mode": "mixed"}
     simulate(small(fleet=fleet, learning=learning, aggregator="ldawa"), tmp_path / "mixed", watcher)
     assert [r["phones"] for r in watcher.records] == [0, 2, 2]
@@ -181,55 +189,69 @@ def test_a_foreign_run_folder_is_refused(finished: Path, tmp_path: Path) -> None
         run_folder.reopen(tmp_path)
 
 
-def inputs_of(
-    task: LearningTask, config: Config, modality: Modality, steps: int
-) -> Callable[[int], list[Any]]:
-    """Captures, noise and hyper-parameters of the i-th step, from the embedded captures."""
-    items = load_captures(config)[modality].train.items
-    rng = np.random.default_rng(1)
-    noise = rng.random((steps, config.learning.batch, 2, len(task.views[modality].noise)), dtype=np.float32)
-    order = np.stack([rng.permutation(len(items))[: config.learning.batch] for _ in range(steps)])
-    counts = [config.learning.batch, config.learning.batch - 2]  # full batches and batches that are not
-    return lambda i: [
-        items[order[i]], noise[i], np.asarray([0.01, 0.9, 5e-4, 0.01, 0.3, counts[i % 2]], dtype=np.float32)
-    ]  # fmt: skip
+MIXED: dict[str, Any] = {
+    "runtime": "executorch",
+    "learning": {**SMALL["learning"], "mode": "mixed"},
+    "fleet": {**SMALL["fleet"], "photos_only": 0.34, "sounds_only": 0.33},
+}
+"""One phone with photos only, one with sounds only, one with both: every step of a program is used."""
+
+STEPS = [(Modality.PHOTO,), (Modality.SOUND,), (Modality.PHOTO, Modality.SOUND)]
 
 
 @pytest.fixture(scope="module")
 def program(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with the exported program of the small task."""
+    """A folder with the exported program of the small task, mixed step and all."""
     folder = tmp_path_factory.mktemp("program")
-    config = small(runtime="executorch")
+    config = small(**MIXED)
     save_program(folder, config, task_of(config, list(Modality)))
     return folder
+
+
+def inputs_of(
+    task: LearningTask, config: Config, modalities: Sequence[Modality], steps: int
+) -> list[list[Any]]:
+    """Captures, noise and hyper-parameters of each step, from the embedded captures."""
+    splits, rng, every = load_captures(config), np.random.default_rng(1), []
+    size = config.learning.batch // len(modalities)
+    for step in range(steps):
+        inputs: list[Any] = []
+        for modality in modalities:
+            items = splits[modality].train.items
+            noise = rng.random((size, 2, len(task.views[modality].noise)), dtype=np.float32)
+            inputs += [items[rng.permutation(len(items))[:size]], noise]
+        counts = [size - step % 2] * len(modalities)  # full batches and batches that are not
+        every.append([*inputs, np.asarray([0.01, 0.9, 5e-4, 0.01, 0.3, *counts], dtype=np.float32)])
+    return every
 
 
 class TestExecutorch:
     """The exported program against its eager twin; one export serves all of these."""
 
-    @pytest.mark.parametrize("modality", list(Modality))
-    def test_equals_eager_at_every_one_of_ten_steps(self, program: Path, modality: Modality) -> None:
-        config = small(runtime="executorch")
+    @pytest.mark.parametrize("modalities", STEPS, ids=step_name)
+    def test_equals_eager_at_every_one_of_ten_steps(
+        self, program: Path, modalities: Sequence[Modality]
+    ) -> None:
+        config = small(**MIXED)
         task = task_of(config, list(Modality))
         spec, exported = load_runtime(program)
-        eager = TorchRuntime(methods(task))
+        eager = TorchRuntime(methods(task, mixed=True))
         assert isinstance(exported, ExecutorchRuntime)
         theta = initial_weights(task, 0)
         ours = theirs = [theta, np.zeros(spec.state, dtype=np.float32)]
-        inputs = inputs_of(task, config, modality, 10)
-        for i in range(10):
-            loss, *ours = exported.run(f"step_{modality}", [*ours, theta, *inputs(i)])
-            oracle, *theirs = eager.run(f"step_{modality}", [*theirs, theta, *inputs(i)])
+        for inputs in inputs_of(task, config, modalities, 10):
+            loss, *ours = exported.run(step_name(modalities), [*ours, theta, *inputs])
+            oracle, *theirs = eager.run(step_name(modalities), [*theirs, theta, *inputs])
             assert abs(float(loss) - float(oracle)) < 1e-5
             assert np.linalg.norm(ours[0] - theirs[0]) < 1e-5 * np.linalg.norm(theirs[0])
         assert np.linalg.norm(ours[0] - theta) > 1e-3 * np.linalg.norm(theta)
 
     @pytest.mark.parametrize("modality", list(Modality))
     def test_embeddings_equal_eager(self, program: Path, modality: Modality) -> None:
-        config = small(runtime="executorch")
+        config = small(**MIXED)
         task = task_of(config, list(Modality))
         theta = initial_weights(task, 3)
-        captures = inputs_of(task, config, modality, 1)(0)[0]
+        captures = inputs_of(task, config, [modality], 1)[0][0]
         (ours,) = load_runtime(program)[1].run(f"embed_{modality}", [theta, captures])
         (theirs,) = TorchRuntime(methods(task)).run(f"embed_{modality}", [theta, captures])
         assert np.allclose(ours, theirs, atol=1e-5 * np.abs(theirs).max())
@@ -238,15 +260,41 @@ class TestExecutorch:
         curves = []
         for runtime in ("executorch", "torch"):
             watcher = Silent()
-            simulate(small(runtime=runtime, rounds=3), tmp_path / runtime, watcher)
+            simulate(small(**{**MIXED, "runtime": runtime, "rounds": 3}), tmp_path / runtime, watcher)
             curves.append([record["loss"] for record in watcher.records[1:]])
         for ours, theirs in zip(*curves, strict=True):
+            assert set(ours) == {"photo", "sound"}
             assert ours == pytest.approx(theirs, abs=1e-3)
 
     def test_the_same_seed_gives_the_same_weights(self, program: Path, tmp_path: Path) -> None:
         for name in ("first", "second"):
-            simulate(small(runtime="executorch", rounds=1), tmp_path / name, Silent())
+            simulate(small(**{**MIXED, "rounds": 1}), tmp_path / name, Silent())
         assert np.array_equal(weights_of(tmp_path / "first", 1), weights_of(tmp_path / "second", 1))
+
+
+@pytest.mark.parametrize("seconds", [0.25, 0.28, 0.55, 1.1])
+def test_views_and_captures_agree_on_the_length_of_a_window(seconds: float) -> None:
+    config = small(captures={**SMALL["captures"], "seconds": seconds})
+    view = task_of(config, [Modality.SOUND]).views[Modality.SOUND]
+    assert load_captures(config)[Modality.SOUND].train.items.shape[1:] == view.capture_shape
+    pcm = torch.zeros(1, *view.capture_shape)
+    assert torch.isfinite(view.plain(view.front(pcm))).all()
+
+
+def test_relative_paths_survive_a_resume(
+    finished: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "c.toml").write_text('[captures]\nphotos = "album"\n')
+    config = build_config(read_toml(Path("c.toml")))
+    folder = run_folder.create(Path("runs/x"), config)
+    assert run_folder.reopen(folder.path)[1].captures.photos == tmp_path / "album"
+
+
+def test_both_bad_paths_are_reported_at_once(tmp_path: Path) -> None:
+    captures = {"photos": str(tmp_path / "nowhere"), "sounds": str(tmp_path / "nothing")}
+    with pytest.raises(CaptureError, match=r"nowhere(.|\n)*nothing"):
+        load_captures(small(captures=captures))
 
 
 def test_ray_gives_the_weights_of_the_inprocess_engine(finished: Path, tmp_path: Path) -> None:

@@ -6,6 +6,7 @@
     │   ├── CaptureError           a photo, a sound, or a folder of them
     │   ├── RunFolderError         a run folder that is missing, foreign, or of another version
     │   ├── MissingPackageError    an optional package that this command needs
+    │   ├── NoPhonesError          the phones that a run was promised did not come
     │   └── ExportError            a network that cannot be turned into a program
     ├── ProgramError               a program refused its inputs or failed while it ran
     └── UpdateRejected             what a phone sent is not usable; costs that phone's update only
@@ -44,6 +45,10 @@ class RunFolderError(UserError):
 
 class MissingPackageError(UserError):
     """An optional package is needed and absent; the message holds the install line."""
+
+
+class NoPhonesError(UserError):
+    """The phones that a run was promised did not come, or none of them answers."""
 
 
 class ExportError(UserError):

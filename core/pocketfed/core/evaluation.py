@@ -41,7 +41,10 @@ def embed(task: LearningTask, weights: NDArray[np.float32], captures: Captures) 
     features = np.concatenate(parts)
     _, clip = np.unique(captures.clips, return_inverse=True)
     total = np.zeros((clip.max() + 1, features.shape[1]), dtype=np.float64)
-    np.add.at(total, clip, features)
+    with np.errstate(
+        invalid="ignore"
+    ):  # infinities of both signs in one clip are NaN, and `evaluate` sees to that
+        np.add.at(total, clip, features)
     mean: Features = (total / np.bincount(clip)[:, None]).astype(np.float32)
     return mean
 
@@ -53,9 +56,10 @@ def clip_labels(captures: Captures) -> NDArray[np.int64]:
 
 
 def is_labelled(split: Split) -> bool:
-    """Whether the split can be judged: a test part, labels everywhere, and two classes at least."""
-    labels = split.train.labels
-    return len(split.test) > 0 and bool(labels.min() >= 0) and len(np.unique(labels)) > 1
+    """Whether the split can be judged: a test part, labels everywhere, and two classes at least to train on."""
+    train, test = split.train.labels, split.test.labels
+    whole = bool((train >= 0).all() and (test >= 0).all())
+    return len(test) > 0 and whole and len(np.unique(train)) > 1
 
 
 def judge(
@@ -65,6 +69,9 @@ def judge(
 
     k-NN: the 20 nearest by cosine similarity (fewer in a smaller bank), each with one vote. Linear probe: logistic
     regression on standardised features, C = 0.1.
+
+    Raises:
+        ValueError: the features are not finite.
     """
     for features in (bank, test):
         check_array(features)  # finite, or a clear error here and not a wrong figure later
@@ -76,11 +83,13 @@ def judge(
     )
 
 
-def evaluate(task: LearningTask, weights: NDArray[np.float32], split: Split) -> Accuracy:
-    """Embed a labelled split with frozen weights and judge it."""
-    return judge(
-        embed(task, weights, split.train),
-        clip_labels(split.train),
-        embed(task, weights, split.test),
-        clip_labels(split.test),
-    )
+def evaluate(task: LearningTask, weights: NDArray[np.float32], split: Split) -> Accuracy | None:
+    """Embed a labelled split with frozen weights and judge it.
+
+    None if the features say nothing: they are not finite, or so large that their squares are not.
+    """
+    bank, test = embed(task, weights, split.train), embed(task, weights, split.test)
+    with np.errstate(over="ignore", invalid="ignore"):
+        if not all(np.isfinite(np.square(features).sum()) for features in (bank, test)):
+            return None
+    return judge(bank, clip_labels(split.train), test, clip_labels(split.test))

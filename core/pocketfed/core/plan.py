@@ -36,11 +36,11 @@ class Update:
     Attributes:
         weights: float32 [p], after training.
         examples: captures processed, over all epochs and modalities; the weight of this update in an average.
-        loss: mean over the round's steps of each method's loss, by modality; `mixed` steps count for both.
-        steps: how many steps were made.
+        seen: the captures processed, by modality.
+        loss: mean over the round's steps, by modality; a step on a mixed batch counts for both.
     """
 
     weights: NDArray[np.float32]
     examples: int
+    seen: Mapping[Modality, int] = field(default_factory=dict)
     loss: Mapping[Modality, float] = field(default_factory=dict)
-    steps: int = 0

@@ -1,4 +1,4 @@
-"""What a phone must know of a program to call it: sizes and names, no torch and no network structure."""
+"""What a phone must know of a program to call it: sizes and names, nothing of the network."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass

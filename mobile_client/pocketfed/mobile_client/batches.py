@@ -26,11 +26,6 @@ class Batch:
         """In the order of the step's inputs."""
         return tuple(self.indices)
 
-    @property
-    def examples(self) -> int:
-        """Captures in the batch."""
-        return sum(len(index) for index in self.indices.values())
-
 
 @dataclass(frozen=True)
 class Work:

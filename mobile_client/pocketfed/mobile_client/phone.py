@@ -46,7 +46,6 @@ def train(phone: Phone, weights: NDArray[np.float32], plan: Plan) -> Update:
     theta, anchor = weights, weights.copy()
     state = np.zeros(phone.spec.state, dtype=np.float32)
     losses: dict[Modality, list[tuple[float, int]]] = defaultdict(list)
-    examples = steps = 0
     for batch in _schedule(phone, plan, rng):
         method, _ = phone.spec.step(batch.modalities)
         loss, theta, state = phone.runtime.run(
@@ -54,15 +53,11 @@ def train(phone: Phone, weights: NDArray[np.float32], plan: Plan) -> Update:
         )
         for modality, index in batch.indices.items():
             losses[modality].append((float(loss), len(index)))
-        examples += batch.examples
-        steps += 1
-    if steps == 0:
+    if not losses:
         raise ProgramError(f"phone {phone.number} has too few captures to train on")
-    means = {
-        modality: sum(loss * count for loss, count in seen) / sum(count for _, count in seen)
-        for modality, seen in losses.items()
-    }
-    return Update(theta, examples, means, steps)
+    seen = {modality: sum(count for _, count in steps) for modality, steps in losses.items()}
+    means = {m: sum(loss * count for loss, count in steps) / seen[m] for m, steps in losses.items()}
+    return Update(theta, sum(seen.values()), seen, means)
 
 
 def _schedule(phone: Phone, plan: Plan, rng: np.random.Generator) -> list[Batch]:

@@ -66,7 +66,12 @@ def load_checkpoint(path: Path) -> Checkpoint:
     try:
         with safe_open(path, framework="numpy") as file:
             metadata, weights = file.metadata() or {}, file.get_tensor("weights")
-    except (OSError, SafetensorError) as error:
+    except (
+        OSError,
+        SafetensorError,
+        AttributeError,
+        TypeError,
+    ) as error:  # the latter: a dtype without numpy
         raise RunFolderError(
             f"{path} cannot be read ({error}); remove it to go on from the round before"
         ) from error
@@ -75,14 +80,22 @@ def load_checkpoint(path: Path) -> Checkpoint:
             f"{path} has format {metadata.get('format')!r}, this version reads {FORMAT!r}; "
             "use the version of pocketfed that wrote it"
         )
-    layout = Layout.from_json(metadata["layout"])
+    try:
+        layout = Layout.from_json(metadata["layout"])
+        round_number, seed = int(metadata["round"]), int(metadata["seed"])
+        record = json.loads(metadata["record"])
+        if round_number < 0 or record["round"] != round_number:
+            raise ValueError(f"round {round_number}")
+    except Exception as error:  # a foreign file may hold anything
+        raise RunFolderError(
+            f"{path} does not describe a round ({error!r}); the file is damaged or foreign, "
+            "remove it to go on from the round before"
+        ) from error
     if weights.shape != (layout.size,) or weights.dtype != np.float32:
         raise RunFolderError(
             f"{path} does not hold {layout.size} float32 weights; the file is damaged or foreign"
         )
-    return Checkpoint(
-        int(metadata["round"]), int(metadata["seed"]), weights, layout, json.loads(metadata["record"])
-    )
+    return Checkpoint(round_number, seed, weights, layout, record)
 
 
 def newest(folder: Path) -> Path | None:

@@ -16,10 +16,12 @@ class Guard:
     Attributes:
         most_examples: captures that a phone can have processed in one round.
         furthest: largest change, as a multiple of the norm of the weights the round began with.
+        highest_loss: in either direction; NT-Xent stays far below at any useful temperature.
     """
 
     most_examples: int = 1_000_000
     furthest: float = 10.0
+    highest_loss: float = 1e4
 
     def check(self, update: Update, begun: Broadcast) -> Update:
         """The update, unchanged.
@@ -34,9 +36,13 @@ class Guard:
             )
         if not 1 <= update.examples <= self.most_examples:
             raise UpdateRejected(f"{update.examples} examples, expected 1 to {self.most_examples}")
-        bad = [str(modality) for modality, loss in update.loss.items() if not np.isfinite(loss)]
-        if bad:
-            raise UpdateRejected(f"the loss of {' and '.join(bad)} is not finite")
+        for modality, loss in update.loss.items():
+            if not abs(loss) <= self.highest_loss:  # also true of a loss that is no number
+                raise UpdateRejected(
+                    f"the loss of {modality} is {loss:g}, expected at most {self.highest_loss:g}"
+                )
+            if not 0 <= update.seen.get(modality, 0) <= update.examples:
+                raise UpdateRejected(f"{update.seen[modality]} {modality}s among {update.examples} examples")
         if not np.isfinite(weights).all():
             raise UpdateRejected("weights are not finite")
         # In float64: the square of a finite float32 may not be finite.

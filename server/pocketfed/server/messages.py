@@ -22,7 +22,10 @@ def pack_weights(weights: NDArray[np.float32]) -> ArrayRecord:
 
 def unpack_weights(record: ArrayRecord) -> NDArray[np.float32]:
     """The inverse of `pack_weights`."""
-    return cast(NDArray[np.float32], record[WEIGHTS].numpy())
+    weights = record[WEIGHTS].numpy()
+    if not isinstance(weights, np.ndarray):  # numpy.load makes something else of an archive
+        raise TypeError(f"weights are a {type(weights).__name__}")
+    return weights
 
 
 def pack_plan(plan: Plan) -> ConfigRecord:
@@ -47,7 +50,8 @@ def unpack_plan(record: ConfigRecord) -> Plan:
 def pack_update(update: Update) -> RecordDict:
     """An update as the content of a reply."""
     loss = {f"loss-{modality}": value for modality, value in update.loss.items()}
-    metrics = MetricRecord({"num-examples": update.examples, "steps": update.steps, **loss})
+    seen = {f"seen-{modality}": value for modality, value in update.seen.items()}
+    metrics = MetricRecord({"num-examples": update.examples, **seen, **loss})
     return RecordDict({ARRAYS: pack_weights(update.weights), METRICS: metrics})
 
 
@@ -72,12 +76,9 @@ def _decode(content: RecordDict) -> Update:
         raise TypeError("arrays and metrics are of the wrong type")
     if set(arrays) != {WEIGHTS}:
         raise KeyError(f"arrays are {sorted(arrays)}, expected {[WEIGHTS]}")
-    examples, steps = metrics["num-examples"], metrics["steps"]
-    if not isinstance(examples, int) or not isinstance(steps, int):
-        raise TypeError("num-examples and steps are no integers")
-    loss = {
-        modality: float(cast(float, metrics[f"loss-{modality}"]))
-        for modality in Modality
-        if f"loss-{modality}" in metrics
-    }
-    return Update(unpack_weights(arrays), examples, loss, steps)
+    examples = metrics["num-examples"]
+    if not isinstance(examples, int):
+        raise TypeError("num-examples is no integer")
+    loss = {m: float(cast(float, metrics[key])) for m in Modality if (key := f"loss-{m}") in metrics}
+    seen = {m: int(cast(int, metrics[key])) for m in Modality if (key := f"seen-{m}") in metrics}
+    return Update(unpack_weights(arrays), examples, seen, loss)

@@ -5,14 +5,10 @@ import time
 from flwr.app import Message, MessageType, MetricRecord, RecordDict
 from flwr.serverapp import Grid
 
-from pocketfed.core.errors import PocketfedError
+from pocketfed.core.errors import NoPhonesError
 
 PHONE = "phone"
 """Metric in which a phone gives its number when it is asked who it is."""
-
-
-class NoPhonesError(PocketfedError):
-    """The phones that a run was promised did not come."""
 
 
 def call_roll(grid: Grid, expected: int, patience: float = 60.0) -> dict[int, int]:

@@ -4,7 +4,7 @@ import math
 import time
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
-from typing import cast
+from typing import Any, cast
 
 import numpy as np
 from flwr.app import ArrayRecord, ConfigRecord, Message, MessageType, MetricRecord, RecordDict
@@ -17,7 +17,7 @@ from pocketfed.core.layout import Layout
 from pocketfed.core.modality import Modality
 from pocketfed.core.plan import Plan, Update
 from pocketfed.core.randomness import generator
-from pocketfed.server.aggregators import Aggregator, Broadcast, Sums
+from pocketfed.server.aggregators import Aggregator, Broadcast
 from pocketfed.server.guard import Guard
 from pocketfed.server.messages import ARRAYS, CONFIG, pack_plan, pack_weights, unpack_update, unpack_weights
 
@@ -37,7 +37,7 @@ class Outcome:
     Attributes:
         round: from 1.
         weights: the new global weights, float32 [p].
-        loss: mean over the accepted updates, by modality, weighted by examples.
+        loss: mean over the accepted updates, by modality, weighted by its captures.
         phones: how many updates were folded.
         failures: the phones whose updates were not.
         bytes_down, bytes_up: of arrays, to all phones and from all phones.
@@ -68,7 +68,7 @@ class Rounds:
     """
 
     layout: Layout
-    aggregator: Aggregator
+    aggregator: Aggregator[Any]
     plan: Callable[[int], Plan]
     seed: int
     participation: float = 1.0
@@ -157,7 +157,8 @@ class _Fold:
 
     def __init__(self, rounds: Rounds, begun: Broadcast) -> None:
         self._rounds, self._begun = rounds, begun
-        self._sums: Sums = rounds.aggregator.start(begun)
+        self._state = rounds.aggregator.start(begun)
+        self._folded = 0
         self._failures: list[Failure] = []
         self._losses: dict[Modality, tuple[float, int]] = {}
         self._bytes_up = 0
@@ -170,21 +171,27 @@ class _Fold:
         except UpdateRejected as rejection:
             self._failures.append(Failure(phone, str(rejection)))
             return
-        self._sums = self._rounds.aggregator.add(self._sums, update)
+        self._state = self._rounds.aggregator.add(self._state, update)
+        self._folded += 1
         self._bytes_up += update.weights.nbytes
         self._count_loss(update)
 
     def _count_loss(self, update: Update) -> None:
         for modality, loss in update.loss.items():
             total, examples = self._losses.get(modality, (0.0, 0))
-            self._losses[modality] = (total + loss * update.examples, examples + update.examples)
+            seen = update.seen.get(modality, 0)
+            self._losses[modality] = (total + loss * seen, examples + seen)
 
     def outcome(self, cohort: int, seconds: float) -> Outcome:
         return Outcome(
             round=self._begun.round,
-            weights=self._rounds.aggregator.finish(self._sums),
-            loss={modality: total / examples for modality, (total, examples) in sorted(self._losses.items())},
-            phones=self._sums.updates,
+            weights=self._rounds.aggregator.finish(self._state),
+            loss={
+                modality: total / examples
+                for modality, (total, examples) in sorted(self._losses.items())
+                if examples
+            },
+            phones=self._folded,
             failures=tuple(self._failures),
             bytes_down=cohort * self._begun.weights.nbytes,
             bytes_up=self._bytes_up,
@@ -194,7 +201,7 @@ class _Fold:
 
 def sample_cohort(phones: list[int], participation: float, seed: int, round_number: int) -> list[int]:
     """The phones that a round asks, in rising order: at least one, drawn anew each round without replacement."""
-    size = max(1, math.ceil(len(phones) * participation))
+    size = max(1, math.ceil(round(len(phones) * participation, 9)))
     chosen = generator(seed, "cohort", round_number).choice(sorted(phones), size=size, replace=False)
     return sorted(int(phone) for phone in chosen)
 

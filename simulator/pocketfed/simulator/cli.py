@@ -99,8 +99,8 @@ def simulate(
         from pocketfed.simulator.simulate import simulate as run_simulation
 
     flags = {
-        "captures.photos": photos and str(photos),
-        "captures.sounds": sounds and str(sounds),
+        "captures.photos": photos and str(photos.resolve()),
+        "captures.sounds": sounds and str(sounds.resolve()),
         "fleet.phones": phones,
         "rounds": rounds,
         "fleet.alpha": alpha,
@@ -125,8 +125,12 @@ def simulate(
             display.expect(settings.rounds)
             folder = run_simulation(settings, path, display, resume=resume is not None)
     except KeyboardInterrupt:
-        console.print(f"\nStopped. Go on with: pocketfed simulate --resume {path}", soft_wrap=True)
-        raise typer.Exit(130) from None
+        begun = (path / "config.toml").exists()
+        hint = f"Go on with: pocketfed simulate --resume {path}" if begun else "Nothing was begun."
+        console.print(f"\nStopped. {hint}", soft_wrap=True)
+        sys.stdout.flush()
+        # Flower's simulation engine leaves a thread that waits for phones, which an ordinary exit would wait for.
+        os._exit(130)
     console.print(summary_table(run_folder.read_metrics(folder, settings.rounds)))
     console.print(f"Report: {folder.path / 'report.html'}", soft_wrap=True)
 

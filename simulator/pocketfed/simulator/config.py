@@ -3,10 +3,10 @@
 import tomllib
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Any, Literal
 
 import tomli_w
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, ValidationInfo, field_validator
 
 from pocketfed.core.backbones import BACKBONES
 from pocketfed.core.errors import ConfigError
@@ -49,17 +49,19 @@ class FleetConfig(Section):
     """How captures are dealt to phones."""
 
     phones: Annotated[int, Field(ge=1, le=100_000)] = 10
-    partition: Literal["dirichlet", "group"] = "dirichlet"
+    photo_partition: Literal["dirichlet", "group"] = "dirichlet"
+    sound_partition: Literal["dirichlet", "group"] = "dirichlet"
     alpha: Positive = 0.1
     photos_only: Share = 0.2
     sounds_only: Share = 0.2
     participation: Annotated[float, Field(gt=0, le=1)] = 1.0
 
-    @model_validator(mode="after")
-    def _shares(self) -> Self:
-        if self.photos_only + self.sounds_only > 1:
+    @field_validator("sounds_only")
+    @classmethod
+    def _shares(cls, sounds_only: float, info: ValidationInfo) -> float:
+        if info.data.get("photos_only", 0.0) + sounds_only > 1:
             raise ValueError("photos_only and sounds_only add up to more than 1")
-        return self
+        return sounds_only
 
 
 class LearningConfig(Section):
@@ -97,6 +99,7 @@ class Config(Section):
     ray_address: str | None = None
     workers: Annotated[int, Field(ge=0, le=256)] = 0
     evaluate_every: Annotated[int, Field(ge=0)] = 5
+    patience: Positive = 86_400.0
     captures: CapturesConfig = CapturesConfig()
     fleet: FleetConfig = FleetConfig()
     learning: LearningConfig = LearningConfig()
@@ -110,7 +113,7 @@ class Config(Section):
 
 
 def read_toml(path: Path) -> dict[str, Any]:
-    """The values of a configuration file; paths in it are relative to the file.
+    """The values of a configuration file; paths in it are relative to the file, and absolute in the result.
 
     Raises:
         ConfigError: the file is missing or no TOML.
@@ -125,7 +128,7 @@ def read_toml(path: Path) -> dict[str, Any]:
     if isinstance(captures, dict):
         for key in ("photos", "sounds"):
             if isinstance(captures.get(key), str):
-                captures[key] = str(path.parent / captures[key])
+                captures[key] = str((path.parent / captures[key]).resolve())
     return values
 
 
@@ -139,7 +142,8 @@ def overlay(values: Mapping[str, Any], flags: Mapping[str, Any]) -> dict[str, An
         target = merged
         for part in section:
             target = target.setdefault(part, {})
-        target[key] = value
+        if isinstance(target, dict):  # else the file has no table there, which validation will say
+            target[key] = value
     return merged
 
 

@@ -3,6 +3,9 @@
 import functools
 import importlib.util
 import os
+import re
+import socket
+import sys
 import warnings
 from collections.abc import Callable
 from pathlib import Path
@@ -11,7 +14,7 @@ from typing import Any
 from flwr.app import Context, RecordDict
 from flwr.serverapp import ServerApp
 
-from pocketfed.core.errors import MissingPackageError
+from pocketfed.core.errors import ConfigError, MissingPackageError
 from pocketfed.simulator.client_app import build_client_app
 from pocketfed.simulator.config import Config
 from pocketfed.simulator.inprocess import InProcessGrid
@@ -31,12 +34,14 @@ def build_engine(config: Config) -> Engine:
 
     Raises:
         MissingPackageError: Ray is asked for and not installed.
+        ConfigError: nothing listens at the address of the Ray cluster.
     """
     if config.engine == "ray":
         if importlib.util.find_spec("ray") is None:
             raise MissingPackageError(
                 "the ray engine needs Ray: pip install 'pocketfed[ray]', or use --engine inprocess"
             )
+        _check_address(config.ray_address)
         return functools.partial(_run_on_ray, config)
     return functools.partial(_run_in_process, config)
 
@@ -51,17 +56,37 @@ def _run_in_process(config: Config, server: ServerApp, folder: Path) -> None:
 def _run_on_ray(config: Config, server: ServerApp, folder: Path) -> None:
     from flwr.simulation import run_simulation
 
-    init: dict[str, Any] = {"log_to_driver": False, "logging_level": "ERROR"}
-    if config.ray_address:
-        init["address"] = config.ray_address  # Ray refuses a number of processors for a cluster that exists
-    else:
-        init["num_cpus"] = workers_of(config)
     with warnings.catch_warnings():
         # Flower prefers its own command line to this function; the function is what an embedding program has.
         warnings.simplefilter("ignore")
+        _start_ray(config)
         run_simulation(
             server,
             build_client_app(folder),
             config.fleet.phones,
-            backend_config={"init_args": init, "client_resources": {"num_cpus": 1.0, "num_gpus": 0.0}},
+            backend_config={"client_resources": {"num_cpus": 1.0, "num_gpus": 0.0}},
         )
+
+
+def _start_ray(config: Config) -> None:
+    """Start Ray here, or join a cluster; Flower uses a Ray that runs already."""
+    import ray
+
+    quiet: dict[str, Any] = {"include_dashboard": False, "log_to_driver": False, "logging_level": "ERROR"}
+    # Ray's workers must find the package wherever this process found it.
+    quiet["runtime_env"] = {"env_vars": {"PYTHONPATH": os.pathsep.join(path for path in sys.path if path)}}
+    if config.ray_address:
+        ray.init(config.ray_address, **quiet)
+    else:
+        ray.init(num_cpus=workers_of(config), **quiet)
+
+
+def _check_address(address: str | None) -> None:
+    """Ask first whether anybody listens: Ray itself tries for minutes, and then ends the process."""
+    place = re.fullmatch(r"(?:ray://)?(.+):(\d+)", address or "")
+    if place is None:
+        return
+    try:
+        socket.create_connection((place[1], int(place[2])), timeout=5).close()
+    except OSError as error:
+        raise ConfigError([f"ray_address: no Ray cluster answers at {address!r} ({error})"]) from error

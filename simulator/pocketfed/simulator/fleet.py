@@ -42,7 +42,8 @@ def deal(captures: Mapping[Modality, Captures], config: FleetConfig, seed: int) 
         holders = [phone for phone, kind in enumerate(kinds) if modality in kind]
         rng = generator(seed, f"partition {modality}")
         parts: Parts
-        if config.partition == "group":
+        partition = config.photo_partition if modality is Modality.PHOTO else config.sound_partition
+        if partition == "group":
             parts = by_group(items.groups, len(holders), SMALLEST_REST, rng)
         else:
             parts = by_dirichlet(items.labels, len(holders), config.alpha, SMALLEST_REST, rng)

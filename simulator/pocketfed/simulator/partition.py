@@ -57,7 +57,7 @@ def by_group(groups: NDArray[np.int64], phones: int, fewest: int, rng: np.random
     """
     names, sizes = np.unique(groups, return_counts=True)
     if names[0] < 0:
-        raise ConfigError(['these captures do not say who made them; use partition = "dirichlet"'])
+        raise ConfigError(['these captures do not say who made them; deal them by "dirichlet"'])
     held = np.zeros(phones, dtype=np.int64)
     owner = np.empty(len(groups), dtype=np.int64)
     shuffled = rng.permutation(len(names))
@@ -67,7 +67,7 @@ def by_group(groups: NDArray[np.int64], phones: int, fewest: int, rng: np.random
         held[phone] += sizes[group]
     if held.min() < fewest:
         problem = f"{len(names)} groups are too few for {phones} phones with at least {fewest} captures each"
-        raise ConfigError([problem + '; use fewer phones or partition = "dirichlet"'])
+        raise ConfigError([problem + '; use fewer phones, or deal them by "dirichlet"'])
     return [np.flatnonzero(owner == phone) for phone in range(phones)]
 
 

@@ -1,25 +1,24 @@
 """The program of a run: its task, and the folder from which every worker loads it."""
 
-import math
 from collections.abc import Sequence
 from pathlib import Path
 
+from pocketfed.core.captures.windows import window_size
 from pocketfed.core.learning_step import methods
 from pocketfed.core.learning_task import LearningTask, learning_task
 from pocketfed.core.modality import Modality
 from pocketfed.core.program_spec import ProgramSpec, program_spec
 from pocketfed.core.views import PhotoView, SoundView, View
-from pocketfed.export.program_cache import cached_program
+from pocketfed.export.program_cache import cached_program, describe_modules
 from pocketfed.mobile_client.runtime import ExecutorchRuntime, Runtime, TorchRuntime
 from pocketfed.simulator.config import Config, build_config, read_toml, to_toml
 
 
 def task_of(config: Config, modalities: Sequence[Modality]) -> LearningTask:
     """The learning task of a configuration, for the modalities that its captures have."""
-    samples = math.ceil(config.captures.seconds * 100) * 160
     every: dict[Modality, View] = {
         Modality.PHOTO: PhotoView(side=config.captures.side),
-        Modality.SOUND: SoundView(samples=samples),
+        Modality.SOUND: SoundView(samples=window_size(config.captures.seconds)),
     }
     views = {modality: view for modality, view in every.items() if modality in modalities}
     return learning_task(config.learning.backbone, views, config.learning.batch)
@@ -36,7 +35,7 @@ def save_program(folder: Path, config: Config, task: LearningTask) -> None:
     if config.runtime == "executorch":
         from pocketfed.export.program import export_program
 
-        description = f"{task.backbone} {task.optimiser.name} {task.views}"
+        description = f"{task.optimiser.name} {task.views} {describe_modules(task.encoder)}"
         every = methods(task, mixed=config.learning.mode == "mixed")
         (folder / "program.pte").write_bytes(
             cached_program(description, every, lambda m: export_program(m).buffer)

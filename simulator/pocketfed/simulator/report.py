@@ -34,6 +34,9 @@ FRAME = (50.0, 388.0, 12.0, 188.0)
 ROOM, MARGIN = (400.0, 320.0), 12.0
 """The viewBox of a map."""
 
+LARGEST = 1e300
+"""Values beyond it, and those that are not finite, are not drawn: the arithmetic of a chart would overflow."""
+
 PAGES = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
 
 
@@ -115,10 +118,12 @@ def figures(history: Sequence[Record]) -> dict[str, Any]:
     """What the template shows of the records, which are in order of their rounds."""
     rounds = [record for record in history if record["round"] > 0]
     last = max((record["round"] for record in rounds), default=1)
-    read = {(key, m): curve(history, key, m) for key in ("loss", *METRICS) for m in Modality}
-    present = [m for m in Modality if any(read[key, m] for key in ("loss", *METRICS))]
+    known = {(key, m): recorded(history, key, m) for key in ("loss", *METRICS) for m in Modality}
+    read = {which: [(at, v) for at, v in values if abs(v) <= LARGEST] for which, values in known.items()}
+    present = [m for m in Modality if any(known[key, m] for key in ("loss", *METRICS))]
     return {
         "rounds": rounds,
+        "undrawn": sum(len(known[which]) - len(read[which]) for which in known),
         "modalities": present,
         "headline": {m: lines for m in present if (lines := gains({k: read[k, m] for k in METRICS}))},
         "losses": {m: chart({"Loss": read["loss", m]}, last) for m in present},
@@ -128,10 +133,10 @@ def figures(history: Sequence[Record]) -> dict[str, Any]:
     }
 
 
-def curve(history: Sequence[Record], key: str, modality: Modality) -> list[tuple[int, float]]:
-    """(round, value) wherever a record has a finite one."""
+def recorded(history: Sequence[Record], key: str, modality: Modality) -> list[tuple[int, float]]:
+    """(round, value) wherever a record has one, finite or not."""
     values = ((record["round"], record.get(key, {}).get(modality)) for record in history)
-    return [(at, value) for at, value in values if value is not None and math.isfinite(value)]
+    return [(at, value) for at, value in values if value is not None]
 
 
 def gains(curves: Mapping[str, Sequence[tuple[int, float]]]) -> list[Gain]:

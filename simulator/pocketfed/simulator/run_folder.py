@@ -93,13 +93,16 @@ def untrained(folder: RunFolder) -> Checkpoint:
 
 
 def read_metrics(folder: RunFolder, up_to: int) -> list[Record]:
-    """The records of rounds 0 to `up_to`; a line that a crash cut short is left out."""
+    """The records of rounds 0 to `up_to`, as far as a crash left whole lines: from the first damaged one on, none."""
     records = []
-    lines = folder.metrics.read_text().splitlines() if folder.metrics.exists() else []
+    lines = folder.metrics.read_bytes().splitlines() if folder.metrics.exists() else []
     for line in lines:
         try:
             record = json.loads(line)
-        except json.JSONDecodeError:
+            json.dumps(record, allow_nan=False)  # it will be written again
+        except (ValueError, RecursionError):
+            break
+        if not isinstance(record, dict) or type(record.get("round")) is not int:
             break
         if record["round"] <= up_to:
             records.append(record)
@@ -108,4 +111,6 @@ def read_metrics(folder: RunFolder, up_to: int) -> list[Record]:
 
 def write_metrics(folder: RunFolder, records: list[Record]) -> None:
     """Replace all records."""
-    write_atomically(folder.metrics, "".join(json.dumps(record) + "\n" for record in records).encode())
+    write_atomically(
+        folder.metrics, "".join(json.dumps(record, allow_nan=False) + "\n" for record in records).encode()
+    )

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from pocketfed.core.captures import Split, embedded_photos, embedded_sounds, load_photos, load_sounds
 from pocketfed.core.embedding_map import EmbeddingMap, map_embeddings
-from pocketfed.core.errors import ConfigError, RunFolderError
+from pocketfed.core.errors import CaptureError, ConfigError, RunFolderError
 from pocketfed.core.evaluation import clip_labels, embed, evaluate, is_labelled
 from pocketfed.core.hyper import Hyper
 from pocketfed.core.learning_task import LearningTask, initial_weights
@@ -23,11 +23,12 @@ from pocketfed.core.randomness import generator
 from pocketfed.server.aggregators import build_aggregator
 from pocketfed.server.app import build_server_app
 from pocketfed.server.checkpoint import Checkpoint, save_checkpoint
+from pocketfed.server.guard import Guard
 from pocketfed.server.strategy import Outcome, Rounds
 from pocketfed.simulator import run_folder
 from pocketfed.simulator.config import Config
 from pocketfed.simulator.engines import build_engine
-from pocketfed.simulator.fleet import deal, save_fleet
+from pocketfed.simulator.fleet import Fleet, deal, save_fleet
 from pocketfed.simulator.program import save_program, task_of
 from pocketfed.simulator.report import write_report
 from pocketfed.simulator.run_folder import Record, RunFolder
@@ -67,6 +68,8 @@ def simulate(config: Config, out: Path, watcher: Watcher, resume: bool = False) 
     last: Checkpoint | None = None
     if resume:
         folder, config, last = run_folder.reopen(out)
+        for litter in out.glob(".work-*"):  # of a run that was killed
+            shutil.rmtree(litter, ignore_errors=True)
     engine = build_engine(config)
     watcher.phase("reading captures")
     splits = load_captures(config)
@@ -86,14 +89,24 @@ def simulate(config: Config, out: Path, watcher: Watcher, resume: bool = False) 
             save_program(work, config, task)
             save_fleet(work, fleet, {modality: split.train for modality, split in splits.items()})
             rounds = Rounds(
-                task.layout, build_aggregator(config.aggregator), lambda r: plan_of(config, r), config.seed,
-                config.fleet.participation,
-            )  # fmt: skip
+                layout=task.layout,
+                aggregator=build_aggregator(config.aggregator),
+                plan=lambda number: plan_of(config, number),
+                seed=config.seed,
+                participation=config.fleet.participation,
+                guard=Guard(most_examples=most_examples(config, fleet)),
+            )
             watcher.phase("starting phones")
             server = build_server_app(
-                rounds, weights, behind, config.rounds - behind, config.fleet.phones,
-                watcher.answered, journal.finished,
-            )  # fmt: skip
+                rounds,
+                weights,
+                behind=behind,
+                ahead=config.rounds - behind,
+                phones=config.fleet.phones,
+                answered=watcher.answered,
+                finished=journal.finished,
+                patience=config.patience,
+            )
             engine(server, work.resolve())
         finally:
             shutil.rmtree(work, ignore_errors=True)
@@ -113,12 +126,18 @@ def load_captures(config: Config) -> dict[Modality, Split]:
     if wanted.photos is None and wanted.sounds is None:
         splits[Modality.PHOTO] = embedded_photos(EMBEDDED, wanted.side, config.seed)
         splits[Modality.SOUND] = embedded_sounds(EMBEDDED, wanted.seconds, config.seed)
-    if wanted.photos is not None:
-        splits[Modality.PHOTO] = load_photos(wanted.photos, wanted.side, config.seed)
-    if wanted.sounds is not None:
-        splits[Modality.SOUND] = load_sounds(wanted.sounds, wanted.seconds, config.seed)
-    limits = {Modality.PHOTO: wanted.photos_limit, Modality.SOUND: wanted.sounds_limit}
     problems = []
+    for modality, path in ((Modality.PHOTO, wanted.photos), (Modality.SOUND, wanted.sounds)):
+        try:
+            if path is not None and modality is Modality.PHOTO:
+                splits[modality] = load_photos(path, wanted.side, config.seed)
+            elif path is not None:
+                splits[modality] = load_sounds(path, wanted.seconds, config.seed)
+        except CaptureError as error:
+            problems.append(str(error))
+    if problems:
+        raise CaptureError("\n".join(problems))
+    limits = {Modality.PHOTO: wanted.photos_limit, Modality.SOUND: wanted.sounds_limit}
     for modality, split in splits.items():
         splits[modality] = split = _limited(split, limits[modality], config.seed)
         if len(split.train) < config.learning.batch:
@@ -141,6 +160,20 @@ def plan_of(config: Config, round_number: int) -> Plan:
     )  # fmt: skip
     epochs = {Modality.PHOTO: learning.photo_epochs, Modality.SOUND: learning.sound_epochs}
     return Plan(round_number, config.seed, epochs, learning.mode == "mixed", hyper)
+
+
+def most_examples(config: Config, fleet: Fleet) -> int:
+    """What the busiest phone can honestly have processed in a round; a mixed batch may round up by one."""
+    epochs = plan_of(config, 1).epochs
+    asked = [
+        sum(
+            len(parts[phone]) * epochs[modality]
+            for modality, parts in fleet.holdings.items()
+            if phone in parts
+        )
+        for phone in range(fleet.phones)
+    ]
+    return max(asked) + config.learning.batch
 
 
 def _limited(split: Split, limit: int, seed: int) -> Split:
@@ -203,8 +236,8 @@ class Journal:
         after = run_folder.reopen(self._folder.path)[2]
         config, task = self._config, self._task
         summary = {
-            "phones": f"{config.fleet.phones}, {config.fleet.partition}"
-            + (f" (alpha {config.fleet.alpha:g})" if config.fleet.partition == "dirichlet" else ""),
+            "phones": str(config.fleet.phones),
+            "dealt by": ", ".join(f"{m}s {self._dealt(m)}" for m in self._splits),
             "captures": ", ".join(f"{len(s.train)} {m}s (+ {len(s.test)} to judge)" for m, s in self._splits.items()),
             "encoder": f"{config.learning.backbone}, {task.layout.size:,} parameters",
             "mode": config.learning.mode,
@@ -222,6 +255,11 @@ class Journal:
             after=self._map(after.weights) if after and after.round > 0 else None,
         )
 
+    def _dealt(self, modality: Modality) -> str:
+        fleet = self._config.fleet
+        by = fleet.photo_partition if modality is Modality.PHOTO else fleet.sound_partition
+        return f"Dirichlet {fleet.alpha:g}" if by == "dirichlet" else "group"
+
     def _keep(self, weights: NDArray[np.float32], record: Record) -> None:
         checkpoint = Checkpoint(record["round"], self._config.seed, weights, self._task.layout, record)
         save_checkpoint(self._folder.checkpoints, checkpoint)
@@ -231,7 +269,11 @@ class Journal:
         every = self._config.evaluate_every
         due = record["round"] in (0, self._config.rounds) or (every > 0 and record["round"] % every == 0)
         if due:
-            judged = {m: evaluate(self._task, weights, s) for m, s in self._splits.items() if is_labelled(s)}
+            judged = {
+                modality: accuracy
+                for modality, split in self._splits.items()
+                if is_labelled(split) and (accuracy := evaluate(self._task, weights, split))
+            }
             record = {
                 **record,
                 "knn": {str(modality): accuracy.knn for modality, accuracy in judged.items()},

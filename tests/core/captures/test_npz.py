@@ -1,5 +1,8 @@
 """`.npz` files: what is accepted, and the sentence for everything else."""
 
+import struct
+import tokenize
+import zipfile
 from pathlib import Path
 from typing import Any
 
@@ -206,3 +209,50 @@ def test_a_damaged_array_is_named(tmp_path: Path) -> None:
     path.write_bytes(content)
     with pytest.raises(CaptureError, match=r"'audio' in .* cannot be read"):
         load_sounds(path)
+
+
+@pytest.mark.parametrize(
+    ("offset", "value"),
+    [(8, 1), (10, 99), (10, 9)],
+    ids=["encrypted", "an unknown compression", "a compression that Python lacks"],
+)
+def test_a_zip_that_python_cannot_read_is_named(tmp_path: Path, offset: int, value: int) -> None:
+    path = write(tmp_path, {"x": np.zeros((4, 8, 8, 3), dtype=np.uint8), "y": np.zeros(4, dtype=np.int64)})
+    content = bytearray(path.read_bytes())
+    start = content.index(b"PK\x01\x02")  # the zip's directory
+    struct.pack_into("<H", content, start + offset, value)
+    struct.pack_into("<H", content, offset - 2, value)  # and in the member's own header
+    path.write_bytes(content)
+    with pytest.raises(CaptureError, match=r"'x' in .*captures\.npz cannot be read \(damaged, encrypted"):
+        load_photos(path)
+
+
+def test_a_member_that_was_cut_short_is_named(tmp_path: Path) -> None:
+    path = write(tmp_path, {"y": np.zeros(4, dtype=np.int64)})
+    with zipfile.ZipFile(path) as archive:
+        whole = archive.read("y.npy")
+    for content in (whole[:-8], whole[:20], b"\x93NUMPY\x01\x00\x04\x00((((", b""):
+        with zipfile.ZipFile(path, "w") as archive:
+            archive.writestr("x.npy", content)
+        with pytest.raises(CaptureError, match=r"captures\.npz"):
+            load_photos(path)
+
+
+@pytest.mark.parametrize(
+    "error", [MemoryError(), tokenize.TokenError("EOF"), RecursionError(), SyntaxError()]
+)
+def test_whatever_numpy_raises_names_the_file(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: Exception
+) -> None:
+    path = write(tmp_path, photos())
+
+    def fail(*_: object, **__: object) -> None:
+        raise error
+
+    with monkeypatch.context() as patch:
+        patch.setattr(np.lib.npyio.NpzFile, "__getitem__", fail)
+        with pytest.raises(CaptureError, match=r"'x_train' in .*captures\.npz cannot be read"):
+            load_photos(path)
+    monkeypatch.setattr(np, "load", fail)
+    with pytest.raises(CaptureError, match=r"captures\.npz is not a readable"):
+        load_photos(path)

@@ -1,7 +1,5 @@
 """Arrays of an `.npz` file, each checked as it is asked for."""
 
-import zipfile
-import zlib
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,9 +9,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pocketfed.core.errors import CaptureError
-
-UNREADABLE = (OSError, ValueError, EOFError, zipfile.BadZipFile, zlib.error)
-"""What numpy raises on a damaged file, and on pickled objects (ValueError)."""
 
 
 @dataclass(frozen=True)
@@ -77,7 +72,9 @@ def open_archive(path: Path, wanted: Collection[str]) -> Archive:
             if isinstance(archive, np.lib.npyio.NpzFile):
                 found = [key for key in archive.files if key in wanted]
                 return Archive(path, {key: _read(archive, key, path) for key in found})
-    except UNREADABLE as error:
+    except CaptureError:
+        raise
+    except Exception as error:  # a damaged file makes numpy and zipfile raise almost anything
         raise _damaged(path) from error
     raise _damaged(path)  # a single array under the wrong name
 
@@ -85,9 +82,12 @@ def open_archive(path: Path, wanted: Collection[str]) -> Archive:
 def _read(archive: np.lib.npyio.NpzFile, key: str, path: Path) -> NDArray[Any]:
     try:
         array: NDArray[Any] = archive[key]
-    except UNREADABLE as error:
+        if not isinstance(array, np.ndarray):  # numpy hands out the bytes of a member that is no array
+            raise TypeError(f"{key} is no array")
+    except Exception as error:  # as above; encrypted, too large for memory, pickled objects
         raise CaptureError(
-            f"{key!r} in {path} cannot be read (damaged, or Python objects); save it again as a plain array."
+            f"{key!r} in {path} cannot be read (damaged, encrypted, too large, or Python objects); "
+            "save it again as a plain array."
         ) from error
     return array
 

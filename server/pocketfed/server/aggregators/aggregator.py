@@ -1,7 +1,7 @@
 """What an aggregator is: a fold over updates, with memory O(model) whatever the number of phones."""
 
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Protocol, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -42,8 +42,11 @@ class Sums:
     updates: int
 
 
-class Aggregator(Protocol):
-    """A rule for turning a cohort's updates into new global weights.
+State = TypeVar("State")
+
+
+class Aggregator(Protocol[State]):
+    """A rule for turning a cohort's updates into new global weights, over a running state of its own type.
 
     `add` and `merge` may reuse the memory of the state they are given; only their result is to be used afterwards.
     For a rule that is a sum, a tree of folds equals the flat fold up to float64 rounding, and so do other orders.
@@ -54,18 +57,18 @@ class Aggregator(Protocol):
         """As in configurations."""
         ...
 
-    def start(self, begun: Broadcast) -> Sums:
+    def start(self, begun: Broadcast) -> State:
         """An empty fold."""
         ...
 
-    def add(self, state: Sums, update: Update) -> Sums:
+    def add(self, state: State, update: Update) -> State:
         """Fold one update, which the guard has accepted."""
         ...
 
-    def merge(self, first: Sums, second: Sums) -> Sums:
+    def merge(self, first: State, second: State) -> State:
         """Join the folds of two parts of a cohort."""
         ...
 
-    def finish(self, state: Sums) -> NDArray[np.float32]:
+    def finish(self, state: State) -> NDArray[np.float32]:
         """The new global weights, float32 [p]; those the round began with if no update was added."""
         ...
