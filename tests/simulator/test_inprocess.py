@@ -1,11 +1,14 @@
 """The in-process engine and the strategy on top of it, with phones that behave badly in every way."""
 
 import functools
+import multiprocessing
 import os
 import re
+import signal
 import time
 
 import numpy as np
+import pytest
 from flwr.app import Array, ArrayRecord, Context, Message, MetricRecord, RecordDict
 from flwr.clientapp import ClientApp
 from flwr.serverapp import Grid
@@ -21,6 +24,13 @@ from pocketfed.simulator.inprocess import InProcessGrid
 
 SIZE = 1000
 LAYOUT = Layout((Slice("backbone.w", (SIZE,), Role.BACKBONE, 0),))
+
+
+class Unreadable:
+    """Can be pickled, but not read again."""
+
+    def __reduce__(self) -> tuple[type[int], tuple[str]]:
+        return int, ("nothing",)
 
 
 def phones_that(faults: dict[int, str]) -> ClientApp:
@@ -44,8 +54,11 @@ def phones_that(faults: dict[int, str]) -> ClientApp:
                 raise RuntimeError("out of memory on the phone")
             case "die":
                 os._exit(9)
-            case "sleep":
-                time.sleep(8)
+            case "exit":
+                raise SystemExit(3)
+            case "hang":
+                signal.signal(signal.SIGTERM, signal.SIG_IGN)
+                time.sleep(600)
             case "nan":
                 weights[3] = np.nan
                 content = pack_update(Update(weights, 1))
@@ -59,7 +72,12 @@ def phones_that(faults: dict[int, str]) -> ClientApp:
                 )
             case "empty":
                 content = RecordDict()
-        return Message(content, reply_to=message)
+            case "text":
+                return "done"  # type: ignore[return-value]
+        reply = Message(content, reply_to=message)
+        if fault in ("unpicklable", "unreadable"):
+            reply.__dict__["extra"] = Unreadable() if fault == "unreadable" else lambda: None
+        return reply
 
     return app
 
@@ -79,6 +97,10 @@ def run(faults: dict[int, str], phones: int = 5, rounds: int = 3, patience: floa
 FAULTS = {
     "raise": "out of memory on the phone",
     "die": "process died",
+    "exit": "SystemExit: 3",
+    "text": "no message but str",
+    "unpicklable": "pickle",
+    "unreadable": "ValueError",
     "nan": "not finite",
     "shape": r"\[999\]",
     "keys": "arrays are",
@@ -104,10 +126,17 @@ def test_a_fault_costs_that_phones_update_only() -> None:
     assert np.allclose(outcomes[2].weights, outcomes[1].weights + everyone)
 
 
-def test_a_silent_phone_ends_with_the_rounds_patience() -> None:
-    outcomes = run({4: "sleep"}, rounds=2, patience=6.0)
-    assert [f.reason for f in outcomes[1].failures] == ["no answer in time"]
-    assert outcomes[1].phones == 4
+def test_a_phone_that_never_returns_costs_its_round_the_patience_and_no_worker() -> None:
+    """Two of them, even: there are two workers."""
+    begun = time.monotonic()
+    outcomes = run({0: "hang", 4: "hang"}, rounds=3, patience=4.0)
+    assert time.monotonic() - begun < 20
+    assert [(f.phone, f.reason) for f in outcomes[1].failures] == [
+        (phone, "no answer in time") for phone in (0, 4)
+    ]
+    assert outcomes[1].seconds < 6
+    assert [o.phones for o in outcomes] == [5, 3, 5]
+    assert not multiprocessing.active_children()
 
 
 def test_a_round_in_which_all_fail_keeps_the_weights() -> None:
@@ -122,6 +151,58 @@ def test_more_phones_than_fit_under_way_at_once() -> None:
     assert outcomes[0].phones == 40
     assert np.allclose(outcomes[0].weights, 100 + np.mean(np.arange(40) + 1))
     assert outcomes[0].bytes_down == outcomes[0].bytes_up == 40 * SIZE * 4
+
+
+def sleepers() -> ClientApp:
+    """Phone 0 answers at once, the others after 0.2 s, phone 19 after ten minutes, deaf to SIGTERM."""
+    app = ClientApp()
+
+    @app.query()
+    def rest(message: Message, context: Context) -> Message:
+        number = int(context.node_config["partition-id"])
+        if number == 19:
+            signal.signal(signal.SIGTERM, signal.SIG_IGN)
+        time.sleep({0: 0.0, 19: 600.0}.get(number, 0.2))
+        return Message(RecordDict({"metrics": MetricRecord({"phone": number})}), reply_to=message)
+
+    return app
+
+
+def questions(grid: InProcessGrid) -> list[Message]:
+    return [grid.create_message(RecordDict(), "query", node, "0") for node in grid.get_node_ids()]
+
+
+def test_workers_that_are_killed_while_the_server_folds_are_replaced() -> None:
+    with InProcessGrid(sleepers, 19, workers=2) as grid:
+        answers = []
+        for reply in grid.send_and_receive(questions(grid), timeout=60.0):
+            answers.append(reply.content.metric_records["metrics"]["phone"])
+            if len(answers) in (1, 11):
+                for process in multiprocessing.active_children():
+                    process.kill()
+                time.sleep(0.5)
+    assert answers == list(range(19))
+
+
+def test_workers_that_are_killed_between_rounds_are_replaced() -> None:
+    with InProcessGrid(sleepers, 3, workers=2) as grid:
+        for _ in range(2):
+            replies = list(grid.send_and_receive(questions(grid)))
+            assert not any(reply.has_error() for reply in replies)
+            for process in multiprocessing.active_children():
+                process.kill()
+
+
+def test_leaving_does_not_wait_for_a_running_phone() -> None:
+    grid = InProcessGrid(sleepers, 20, workers=2)
+    messages = questions(grid)
+    next(iter(grid.send_and_receive([messages[0], messages[19]])))
+    time.sleep(0.5)
+    left = time.monotonic()
+    with pytest.raises(KeyboardInterrupt), grid:
+        raise KeyboardInterrupt
+    assert time.monotonic() - left < 5
+    assert not multiprocessing.active_children()
 
 
 def test_cohorts_are_drawn_anew_without_repetition_and_depend_on_the_seed_only() -> None:

@@ -11,7 +11,7 @@ PHONE = "phone"
 """Metric in which a phone gives its number when it is asked who it is."""
 
 
-def call_roll(grid: Grid, expected: int, patience: float = 60.0) -> dict[int, int]:
+def call_roll(grid: Grid, expected: int, patience: float = 600.0) -> dict[int, int]:
     """Wait until `expected` nodes are there, then ask each for its number.
 
     Node ids are drawn at random by some engines; numbers are not, so they decide sampling, seeds and order.

@@ -1,17 +1,21 @@
 """The default engine: Flower's `Grid` over worker processes on this machine, without a SuperLink.
 
-Messages, strategy and phones are Flower's and ours as in deployment; only the transport is missing. Phones take no
-memory while they do nothing, and at most a few answers exist at any time, so memory does not grow with the fleet.
+Messages, strategy and phones are Flower's and ours as in deployment; only the transport is missing. Phones
+take no memory while they do nothing, and at most a few answers exist at any time, so memory does not grow
+with the fleet.
 """
 
 import itertools
 import multiprocessing
+import pickle
+import queue
 import signal
+import threading
 import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import Future, ProcessPoolExecutor
-from concurrent.futures.process import BrokenProcessPool
+from concurrent.futures import Future, ThreadPoolExecutor
+from multiprocessing.connection import Connection
 from types import TracebackType
 from typing import Self
 
@@ -27,7 +31,8 @@ FIRST_NODE = 2
 PHONE_FAILED = 2
 NO_ANSWER = 3
 
-_app: ClientApp | None = None
+GRACE = 2.0
+"""Seconds that a worker has to end when asked to."""
 
 
 class InProcessGrid(Grid):
@@ -44,11 +49,16 @@ class InProcessGrid(Grid):
             phones: node `FIRST_NODE + i` is the phone with `partition-id` i.
             workers: processes, each with one compute thread.
         """
-        self._build_app, self._phones, self._workers = build_app, phones, workers
+        self._phones = phones
         self._run = empty_run(run_id=1)
         self._ids = itertools.count()
         self._replies: dict[str, Message] = {}
-        self._pool = self._new_pool()
+        self._workers = [_Worker(build_app) for _ in range(workers)]
+        self._idle: queue.SimpleQueue[_Worker] = queue.SimpleQueue()
+        for worker in self._workers:
+            self._idle.put(worker)
+        # A thread per worker keeps it busy while the server folds; a message in their queue is not sent yet.
+        self._threads = ThreadPoolExecutor(workers)
         act_as_server(self._run.run_id)
 
     def __enter__(self) -> Self:
@@ -96,82 +106,152 @@ class InProcessGrid(Grid):
     def send_and_receive(
         self, messages: Iterable[Message], *, timeout: float | None = None
     ) -> Iterator[Message]:
-        """Answers in the order of the messages; an error message stands for a phone that failed or was too slow.
+        """Answers in the order of the messages; an error message stands for a phone that failed or was slow.
 
         At most four messages per worker are under way at any time.
         """
         deadline = None if timeout is None else time.monotonic() + timeout
         source = iter(messages)
-        under_way: deque[tuple[Message, Future[Message]]] = deque()
+        under_way: deque[Future[Message]] = deque()
         while True:
-            for message in itertools.islice(source, 4 * self._workers - len(under_way)):
-                under_way.append((message, self._submit(message)))
+            for message in itertools.islice(source, 4 * len(self._workers) - len(under_way)):
+                with_id(message, f"message-{next(self._ids)}")
+                under_way.append(self._threads.submit(self._ask, message, deadline))
             if not under_way:
                 return
-            yield self._answer(*under_way.popleft(), deadline, under_way)
+            yield under_way.popleft().result()
 
-    def _submit(self, message: Message) -> Future[Message]:
-        with_id(message, f"message-{next(self._ids)}")
-        return self._pool.submit(_work, message, message.metadata.dst_node_id - FIRST_NODE)
-
-    def _answer(
-        self,
-        message: Message,
-        future: Future[Message],
-        deadline: float | None,
-        under_way: deque[tuple[Message, Future[Message]]],
-    ) -> Message:
-        left = None if deadline is None else max(0.0, deadline - time.monotonic())
+    def _ask(self, message: Message, deadline: float | None) -> Message:
+        worker = self._idle.get()  # there is one: as many threads as workers
         try:
-            return future.result(left)
-        except TimeoutError:
-            future.cancel()
-            return Message(Error(NO_ANSWER, "no answer in time"), reply_to=message)
-        except BrokenProcessPool:
-            return self._survive(message, under_way)
+            return worker.ask(message, deadline)
+        finally:
+            self._idle.put(worker)
 
-    def _survive(self, message: Message, under_way: deque[tuple[Message, Future[Message]]]) -> Message:
-        """A worker died, and nobody can say of which phone: ask this one again, alone, then the others."""
-        self._restart()
-        try:
-            answer = self._submit(message).result()
-        except BrokenProcessPool:
-            answer = Message(Error(PHONE_FAILED, "the phone's process died"), reply_to=message)
-            self._restart()
-        for i, (other, _) in enumerate(under_way):
-            under_way[i] = (other, self._submit(other))
-        return answer
+    def _stop(self) -> None:
+        """End the workers whatever they do; that ends the threads that wait for them."""
+        for worker in self._workers:
+            worker.dismiss()
+        for worker in self._workers:
+            worker.join()
+        self._threads.shutdown(cancel_futures=True)
 
-    def _restart(self) -> None:
-        self._stop()
-        self._pool = self._new_pool()
 
-    def _new_pool(self) -> ProcessPoolExecutor:
+class _Worker:
+    """A process that runs one phone at a time; a new process takes its place when it dies or hangs.
+
+    Each has a pipe of its own, so that it is known which phone a process was running when it died or hung,
+    and the other processes need not be touched. (`ProcessPoolExecutor` shares its pipes: there one death ends
+    them all, and a hung process cannot be told from the others.)
+    """
+
+    def __init__(self, build_app: Callable[[], ClientApp]) -> None:
+        self._build_app = build_app
+        self._lock = threading.Lock()  # on replacing the process and dismissing it
+        self._dismissed = False
+        self._start()
+
+    def ask(self, message: Message, deadline: float | None) -> Message:
+        """The phone's answer, or an error message that stands for it; no later than the deadline."""
+        for _ in range(2):  # a process may also be killed from outside, or for memory that others take
+            try:
+                if not self._is_ready(deadline):
+                    return _no_answer(message)
+                self._pipe.send_bytes(pickle.dumps(message))
+                if not self._pipe.poll(_left(deadline)):
+                    self._replace()
+                    return _no_answer(message)
+                answer = self._pipe.recv_bytes()
+            except (EOFError, OSError):
+                self._replace()
+            else:
+                return _read(answer, message)
+        return Message(Error(PHONE_FAILED, "the phone's process died"), reply_to=message)
+
+    def dismiss(self) -> None:
+        """Ask the process to end, for good."""
+        with self._lock:
+            self._dismissed = True
+            self._process.terminate()
+
+    def join(self) -> None:
+        """Wait for a dismissed process for `GRACE` at most, then kill it."""
+        self._process.join(GRACE)
+        self._process.kill()
+        self._process.join()
+
+    def _start(self) -> None:
         # Workers fork from a clean process that has imported what they need, and share its memory.
         context = multiprocessing.get_context("forkserver")
         context.set_forkserver_preload(["pocketfed.simulator.client_app"])
-        return ProcessPoolExecutor(self._workers, context, initializer=_start, initargs=(self._build_app,))
+        self._pipe, theirs = context.Pipe()
+        self._process = context.Process(target=_serve, args=(theirs, self._build_app))
+        self._process.start()
+        theirs.close()  # the process has its own copy; when that one closes, this end must notice
+        self._ready = False
 
-    def _stop(self) -> None:
-        self._pool.shutdown(wait=True, cancel_futures=True)
+    def _is_ready(self, deadline: float | None) -> bool:
+        """Wait until the process reads its pipe: before, sending would block, deadline or not."""
+        left = _left(deadline)
+        if not self._ready and self._pipe.poll(left):
+            self._pipe.recv_bytes()
+            self._ready = True
+        return self._ready and left != 0
+
+    def _replace(self) -> None:
+        with self._lock:
+            if self._dismissed:
+                return
+            self._process.kill()
+            self._process.join()
+            self._pipe.close()
+            self._start()
 
 
-def _start(build_app: Callable[[], ClientApp]) -> None:
-    global _app
+def _left(deadline: float | None) -> float | None:
+    return None if deadline is None else max(0.0, deadline - time.monotonic())
+
+
+def _no_answer(message: Message) -> Message:
+    return Message(Error(NO_ANSWER, "no answer in time"), reply_to=message)
+
+
+def _failed(message: Message, error: BaseException) -> Message:
+    return Message(Error(PHONE_FAILED, f"{type(error).__name__}: {error}"), reply_to=message)
+
+
+def _read(answer: bytes, message: Message) -> Message:
+    try:
+        reply = pickle.loads(answer)
+        if not isinstance(reply, Message):
+            raise TypeError(f"the answer is no message but {type(reply).__name__}")
+        return reply
+    except BaseException as error:  # noqa: BLE001 - reading runs what the phone wrote; it may raise anything
+        return _failed(message, error)
+
+
+def _serve(pipe: Connection, build_app: Callable[[], ClientApp]) -> None:
+    """A worker process: answers messages until the parent closes its end, or is gone."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's to handle
-    _app = build_app()
+    app = build_app()
+    try:
+        pipe.send_bytes(b"ready")
+        while True:
+            pipe.send_bytes(_work(app, pickle.loads(pipe.recv_bytes())))
+    except (EOFError, OSError):
+        return
 
 
-def _work(message: Message, partition: int) -> Message:
-    assert _app is not None
+def _work(app: ClientApp, message: Message) -> bytes:
+    """The phone's answer, pickled here, where a failure to do so is the phone's own."""
     context = Context(
         run_id=message.metadata.run_id,
         node_id=message.metadata.dst_node_id,
-        node_config={"partition-id": partition},
+        node_config={"partition-id": message.metadata.dst_node_id - FIRST_NODE},
         state=RecordDict(),
         run_config={},
     )
     try:
-        return _app(message, context)
-    except Exception as error:  # noqa: BLE001 - a phone is outside code: whatever it raises costs its own update only
-        return Message(Error(PHONE_FAILED, f"{type(error).__name__}: {error}"), reply_to=message)
+        return pickle.dumps(app(message, context))
+    except BaseException as error:  # noqa: BLE001 - SystemExit too costs that phone's update only
+        return pickle.dumps(_failed(message, error))
