@@ -1,42 +1,37 @@
 """Leaving out those of XNNPACK's graph passes that a graph has nothing for.
 
 ExecuTorch runs seventeen passes over every delegated graph, and each traces all of it again. A lowered step has a
-thousand nodes and no convolution, norm or quantisation, so most of that is waiting. A pass is left out only if no
-operator that it is about occurs. Private to ExecuTorch; tests/export/test_xnnpack_passes.py says when it changed.
+thousand nodes and no convolution, norm or quantisation, so most of that is waiting. They are left out only if
+no operator that they are about occurs. Private to ExecuTorch; tests/export/test_xnnpack_passes.py says when it changed.
 """
 
 import functools
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 from unittest.mock import patch
 
-_SPATIAL = ("convolution", "pool2d", "upsample", "prelu", "mean", "batch_norm")
+ABOUT = (
+    "convolution", "pool2d", "max.dim", "upsample", "prelu", "mean", "batch_norm", "scaled_dot_product", "quantize",
+)  # fmt: skip
+"""Parts of the names of the operators that the passes below are about."""
 
-ABOUT = {
-    "ConvertToUpsampleBilinear2d": ("upsample",),
-    "ConvertToSDPAPass": ("scaled_dot_product",),
-    "FuseBatchNormPass": ("batch_norm",),
-    "DecomposeBatchNorm": ("batch_norm",),
-    "PropagateCustomMetaPass": ("quantize",),
-    "InsertPadQDQPass": ("quantize",),
-    "Conv1dUnsqueezePass": ("convolution",),
-    "PReLUReshapePass": ("prelu",),
-    "ChannelsLastTaggedReshapePass": _SPATIAL,
-    "RemoveRedundantCopyPass": _SPATIAL,  # removes what the pass before it has put in
-    "RemoveGetItemPass": ("max_pool2d", "max.dim"),
-}
-"""Parts of the names of the operators that each pass is about; a pass that is not listed always runs."""
+OPTIONAL = frozenset({
+    "ConvertToUpsampleBilinear2d", "ConvertToSDPAPass", "FuseBatchNormPass", "DecomposeBatchNorm",
+    "PropagateCustomMetaPass", "InsertPadQDQPass", "Conv1dUnsqueezePass", "PReLUReshapePass",
+    "ChannelsLastTaggedReshapePass", "RemoveRedundantCopyPass", "RemoveGetItemPass",
+})  # fmt: skip
+"""Passes that do nothing to a graph in which no such operator occurs."""
 
 
-def needed(passes: Iterable[type], operators: Iterable[str]) -> list[type]:
-    """The passes, in order, without those that none of the operators (names like `aten.mm.default`) needs."""
-    names = list(operators)
-    return [
-        one
-        for one in passes
-        if one.__name__ not in ABOUT or any(part in name for part in ABOUT[one.__name__] for name in names)
-    ]
+def needed(passes: Sequence[type], operators: Iterable[str]) -> list[type]:
+    """The passes, in order; without the optional ones if no operator (names like `aten.mm.default`) is theirs.
+
+    All or none, because the passes lean on one another.
+    """
+    if any(part in name for part in ABOUT for name in operators):
+        return list(passes)
+    return [one for one in passes if one.__name__ not in OPTIONAL]
 
 
 @contextmanager
