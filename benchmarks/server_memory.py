@@ -9,7 +9,7 @@ import resource
 import sys
 
 import numpy as np
-from flwr.app import Context, Message, MetricRecord, RecordDict
+from flwr.app import Context, Message, RecordDict
 from flwr.clientapp import ClientApp
 
 from pocketfed.core.hyper import Hyper
@@ -18,6 +18,7 @@ from pocketfed.core.plan import Plan, Update
 from pocketfed.server.aggregators import build_aggregator
 from pocketfed.server.app import build_server_app
 from pocketfed.server.messages import ARRAYS, pack_update, unpack_weights
+from pocketfed.server.roster import introduce
 from pocketfed.server.strategy import Outcome, Rounds
 from pocketfed.simulator.inprocess import InProcessGrid
 
@@ -31,8 +32,7 @@ def trivial_phone() -> ClientApp:
 
     @app.query()
     def who(message: Message, context: Context) -> Message:
-        number = int(context.node_config["partition-id"])
-        return Message(RecordDict({"metrics": MetricRecord({"phone": number})}), reply_to=message)
+        return introduce(message, int(context.node_config["partition-id"]))
 
     @app.train()
     def learn(message: Message, context: Context) -> Message:

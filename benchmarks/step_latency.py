@@ -16,8 +16,7 @@ from pocketfed.core.learning_step import Method, methods
 from pocketfed.core.learning_task import initial_weights, learning_task
 from pocketfed.core.modality import Modality
 from pocketfed.core.views import PhotoView, SoundView
-from pocketfed.export.program import export_program
-from pocketfed.export.program_cache import cached_program, describe_modules
+from pocketfed.export.program import task_program
 from pocketfed.mobile_client.runtime import Array, ExecutorchRuntime, Runtime, TorchRuntime
 
 
@@ -45,11 +44,7 @@ def main(
     task = learning_task("compact", {Modality.PHOTO: PhotoView(), Modality.SOUND: SoundView()}, batch)
     every = methods(task)
     began = time.perf_counter()
-    program = cached_program(
-        f"{task.optimiser.name} {task.views} {describe_modules(task.encoder)}",
-        every,
-        lambda m: export_program(m).buffer,
-    )
+    program = task_program(task, mixed=False)
     print(f"program of {len(program) / 1e6:.2f} MB, exported or read in {time.perf_counter() - began:.0f} s")
     runtimes: dict[str, Runtime] = {"ExecuTorch": ExecutorchRuntime(program), "eager": TorchRuntime(every)}
     print(f"{'method':<12} {'ExecuTorch ms':>14} {'eager ms':>9} {'ratio':>6}")

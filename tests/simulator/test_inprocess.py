@@ -19,6 +19,7 @@ from pocketfed.core.plan import Plan, Update
 from pocketfed.server.aggregators import FedAvg
 from pocketfed.server.app import build_server_app
 from pocketfed.server.messages import ARRAYS, CONFIG, pack_update, unpack_plan, unpack_weights
+from pocketfed.server.roster import introduce
 from pocketfed.server.strategy import Outcome, Rounds, sample_cohort
 from pocketfed.simulator.inprocess import InProcessGrid
 
@@ -39,8 +40,7 @@ def phones_that(faults: dict[int, str]) -> ClientApp:
 
     @app.query()
     def who(message: Message, context: Context) -> Message:
-        number = int(context.node_config["partition-id"])
-        return Message(RecordDict({"metrics": MetricRecord({"phone": number})}), reply_to=message)
+        return introduce(message, int(context.node_config["partition-id"]))
 
     @app.train()
     def learn(message: Message, context: Context) -> Message:

@@ -2,9 +2,21 @@
 
 from collections.abc import Sequence
 
-from pocketfed.core.learning_step import Method
+from pocketfed.core.learning_step import Method, methods
+from pocketfed.core.learning_task import LearningTask
 from pocketfed.export.executorch import Program, build_program
 from pocketfed.export.lowering import lower
+from pocketfed.export.program_cache import cached_program, describe_modules
+
+
+def task_program(task: LearningTask, mixed: bool) -> bytes:
+    """The program of a learning task, from the cache if it was exported before.
+
+    Raises:
+        ExportError: the task cannot be exported.
+    """
+    description = f"{task.optimiser.name} {task.views} {describe_modules(task.encoder)}"
+    return cached_program(description, methods(task, mixed), lambda every: export_program(every).buffer)
 
 
 def export_program(methods: Sequence[Method], allow_portable: bool = False) -> Program:

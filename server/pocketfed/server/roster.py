@@ -11,6 +11,11 @@ PHONE = "phone"
 """Metric in which a phone gives its number when it is asked who it is."""
 
 
+def introduce(message: Message, number: int) -> Message:
+    """A phone's answer to `call_roll`."""
+    return Message(RecordDict({"metrics": MetricRecord({PHONE: number})}), reply_to=message)
+
+
 def call_roll(grid: Grid, expected: int, patience: float = 600.0) -> dict[int, int]:
     """Wait until `expected` nodes are there, then ask each for its number.
 

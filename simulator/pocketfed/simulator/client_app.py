@@ -4,13 +4,13 @@ import functools
 from pathlib import Path
 
 import torch
-from flwr.app import ArrayRecord, ConfigRecord, Context, Error, Message, MetricRecord, RecordDict
+from flwr.app import ArrayRecord, ConfigRecord, Context, Error, Message
 from flwr.clientapp import ClientApp
 
 from pocketfed.core.errors import PocketfedError
 from pocketfed.mobile_client.phone import Phone, train
 from pocketfed.server.messages import ARRAYS, CONFIG, pack_update, unpack_plan, unpack_weights
-from pocketfed.server.roster import PHONE
+from pocketfed.server.roster import introduce
 from pocketfed.simulator.fleet import load_holdings
 from pocketfed.simulator.program import load_runtime
 
@@ -37,8 +37,7 @@ def build_client_app(folder: Path) -> ClientApp:
 
     @app.query()
     def who(message: Message, context: Context) -> Message:
-        number = int(context.node_config["partition-id"])
-        return Message(RecordDict({"metrics": MetricRecord({PHONE: number})}), reply_to=message)
+        return introduce(message, int(context.node_config["partition-id"]))
 
     @app.train()
     def learn(message: Message, context: Context) -> Message:

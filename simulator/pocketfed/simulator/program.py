@@ -9,7 +9,6 @@ from pocketfed.core.learning_task import LearningTask, learning_task
 from pocketfed.core.modality import Modality
 from pocketfed.core.program_spec import ProgramSpec, program_spec
 from pocketfed.core.views import PhotoView, SoundView, View
-from pocketfed.export.program_cache import cached_program, describe_modules
 from pocketfed.mobile_client.runtime import ExecutorchRuntime, Runtime, TorchRuntime
 from pocketfed.simulator.config import Config, build_config, read_toml, to_toml
 
@@ -33,13 +32,9 @@ def save_program(folder: Path, config: Config, task: LearningTask) -> None:
     (folder / "config.toml").write_text(to_toml(config))
     (folder / "modalities").write_text("\n".join(task.views))
     if config.runtime == "executorch":
-        from pocketfed.export.program import export_program
+        from pocketfed.export.program import task_program  # the exporter is for this process, not for workers
 
-        description = f"{task.optimiser.name} {task.views} {describe_modules(task.encoder)}"
-        every = methods(task, mixed=config.learning.mode == "mixed")
-        (folder / "program.pte").write_bytes(
-            cached_program(description, every, lambda m: export_program(m).buffer)
-        )
+        (folder / "program.pte").write_bytes(task_program(task, mixed=config.learning.mode == "mixed"))
 
 
 def load_runtime(folder: Path) -> tuple[ProgramSpec, Runtime]:

@@ -193,22 +193,23 @@ class Journal:
         self._folder, self._config, self._task, self._splits = folder, config, task, splits
         self._watcher = watcher
         self._records: list[Record] = []
+        self._weights = initial_weights(task, config.seed)
 
     def open(self, last: Checkpoint | None) -> NDArray[np.float32]:
         """Begin at round 0, or go on after the last finished round; the weights to begin with."""
         if last is None:
-            weights = initial_weights(self._task, self._config.seed)
             self._watcher.phase("judging the untrained encoder")
             self._keep(
-                weights,
+                self._weights,
                 {"round": 0, "loss": {}, "phones": 0, "failures": 0, "failed": [], "bytes_down": 0, "bytes_up": 0,
                  "seconds": 0.0},
             )  # fmt: skip
-            return weights
+            return self._weights
         if last.layout != self._task.layout:
             raise RunFolderError(
                 f"{self._folder.path} holds weights of another network; resume it with the version that began it"
             )
+        self._weights = last.weights
         self._records = run_folder.read_metrics(self._folder, last.round)
         if not self._records or self._records[-1]["round"] < last.round:
             self._note(last.weights, last.record)  # stopped between the checkpoint and the metrics
@@ -228,12 +229,12 @@ class Journal:
             "bytes_up": outcome.bytes_up,
             "seconds": round(outcome.seconds, 3),
         }
+        self._weights = outcome.weights
         self._keep(outcome.weights, record)
 
     def report(self) -> None:
         """Write `report.html`, with maps of the test captures before and after."""
         before = run_folder.untrained(self._folder).weights
-        after = run_folder.reopen(self._folder.path)[2]
         config, task = self._config, self._task
         summary = {
             "phones": str(config.fleet.phones),
@@ -252,7 +253,7 @@ class Journal:
             summary=summary,
             records=self._records,
             before=self._map(before),
-            after=self._map(after.weights) if after and after.round > 0 else None,
+            after=self._map(self._weights) if self._records[-1]["round"] > 0 else None,
         )
 
     def _dealt(self, modality: Modality) -> str:
