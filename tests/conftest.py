@@ -1,6 +1,9 @@
 """What tests share: where real captures are, and small learning tasks."""
 
 import os
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +16,7 @@ from pocketfed.core.learning_step import Method, step_method
 from pocketfed.core.learning_task import LearningTask, initial_weights, learning_task
 from pocketfed.core.modality import Modality
 from pocketfed.core.views import PhotoView, SoundView, View
+from pocketfed.simulator.cli import main
 from pocketfed.simulator.run_folder import Record
 
 REPOSITORY = Path(__file__).resolve().parent.parent
@@ -52,7 +56,7 @@ def random_inputs(method: Method, task: LearningTask, seed: int) -> list[torch.T
         inputs.append(_random_like(example, rng))
     modalities = (len(method.example) - 4) // 2
     size = method.example[3].shape[0]
-    inputs.append(np.asarray([0.05, 0.8, 1e-3, 0.02, 0.4] + [size] * modalities, dtype=np.float32))
+    inputs.append(np.asarray([0.05, 0.8, 1e-3, 0.02, 0.4, 0.9, 1e-3] + [size] * modalities, dtype=np.float32))
     return [torch.from_numpy(array) for array in inputs]
 
 
@@ -79,7 +83,33 @@ class Silent:
 
     def phase(self, text: str) -> None: ...
 
+    def note(self, text: str) -> None: ...
+
     def answered(self, round_number: int, done: int, cohort: int) -> None: ...
 
     def finished(self, record: Record) -> None:
         self.records.append(record)
+
+
+@dataclass(frozen=True)
+class Shown:
+    """What a command showed."""
+
+    code: int
+    out: str
+    err: str
+
+
+@pytest.fixture
+def pocketfed(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Callable[..., Shown]:
+    """Runs the command in this process, through its real entry point; importing torch anew would take seconds."""
+
+    def run(*arguments: object) -> Shown:
+        monkeypatch.setattr(sys, "argv", ["pocketfed", *map(str, arguments)])
+        with pytest.raises(SystemExit) as ended:
+            main()
+        code = ended.value.code or 0
+        assert isinstance(code, int)
+        return Shown(code, *capsys.readouterr())
+
+    return run

@@ -52,7 +52,7 @@ def test_inputs_are_left_alone(small_task: LearningTask) -> None:
 def test_absent_captures_change_nothing(small_task: LearningTask) -> None:
     method = step_method(small_task, [Modality.PHOTO])
     inputs = random_inputs(method, small_task, seed=1)
-    inputs[-1][5] = 4
+    inputs[-1][-1] = 4
     other = [tensor.clone() for tensor in inputs]
     other[3][4:] = 255 - other[3][4:]
     other[4][4:] = 0.123

@@ -17,6 +17,7 @@ import torch
 from numpy.typing import NDArray
 
 from pocketfed.core.errors import CaptureError, ConfigError, RunFolderError
+from pocketfed.core.hyper import Hyper
 from pocketfed.core.learning_step import methods, step_name
 from pocketfed.core.learning_task import LearningTask, initial_weights
 from pocketfed.core.modality import Modality
@@ -221,7 +222,7 @@ def inputs_of(
             noise = rng.random((size, 2, len(task.views[modality].noise)), dtype=np.float32)
             inputs += [items[rng.permutation(len(items))[:size]], noise]
         counts = [size - step % 2] * len(modalities)  # full batches and batches that are not
-        every.append([*inputs, np.asarray([0.01, 0.9, 5e-4, 0.01, 0.3, *counts], dtype=np.float32)])
+        every.append([*inputs, Hyper(0.01, 0.9, 5e-4, 0.01, 0.3).vector(counts)])
     return every
 
 

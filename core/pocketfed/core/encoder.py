@@ -6,6 +6,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from pocketfed.core.layout import BATCH_NORMS
+
 
 class Projector(nn.Module):
     """Linear, standardisation over the batch, SiLU, linear; what the loss sees, and gone after training.
@@ -58,4 +60,7 @@ def build_encoder(name: str, seed: int) -> Encoder:
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         backbone, features = build_backbone(name)
+        for part in backbone.modules():
+            if isinstance(part, BATCH_NORMS):
+                part.num_batches_tracked = None  # an integer that no formula here reads
         return Encoder(backbone, features)

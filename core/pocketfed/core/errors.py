@@ -7,7 +7,9 @@
     │   ├── RunFolderError         a run folder that is missing, foreign, or of another version
     │   ├── MissingPackageError    an optional package that this command needs
     │   ├── NoPhonesError          the phones that a run was promised did not come
-    │   └── ExportError            a network that cannot be turned into a program
+    │   ├── ExportError            a network that cannot be turned into a program
+    │   ├── BenchmarkError         a measurement that did not come to its end
+    │   └── PeerError              an engine that is compared with cannot train this network
     ├── ProgramError               a program refused its inputs or failed while it ran
     └── UpdateRejected             what a phone sent is not usable; costs that phone's update only
 
@@ -53,6 +55,14 @@ class NoPhonesError(UserError):
 
 class ExportError(UserError):
     """A network or an operator cannot be exported; the message names it and what to use instead."""
+
+
+class BenchmarkError(UserError):
+    """A measurement failed or took too long; the message ends with what its process said."""
+
+
+class PeerError(UserError):
+    """An engine that a benchmark compares with cannot train this network, or trains it wrongly; the message says why."""
 
 
 class ProgramError(PocketfedError):

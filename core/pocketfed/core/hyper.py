@@ -13,10 +13,12 @@ class Hyper:
 
     Attributes:
         learning_rate: positive.
-        momentum: in [0, 1).
-        weight_decay: at least 0; added to the gradient as in torch.optim.SGD.
+        momentum: in [0, 1); AdamW's first beta.
+        weight_decay: at least 0.
         proximal: FedProx's mu, at least 0; pulls the weights towards those the round began with.
         temperature: of the objective; positive.
+        second_momentum: in [0, 1); AdamW's second beta, which other optimisers ignore.
+        epsilon: positive; AdamW's, which other optimisers ignore.
     """
 
     learning_rate: float = 0.03
@@ -24,9 +26,11 @@ class Hyper:
     weight_decay: float = 5e-4
     proximal: float = 0.0
     temperature: float = 0.3
+    second_momentum: float = 0.999
+    epsilon: float = 1e-8
 
     def vector(self, counts: Sequence[int]) -> NDArray[np.float32]:
-        """float32 [5 + len(counts)]: the fields, then for each modality of the step how many captures are real.
+        """float32 [7 + len(counts)]: the fields, then for each modality of the step how many captures are real.
 
         A batch has a fixed size; captures behind the first `count` (at least 2) are ignored.
         """

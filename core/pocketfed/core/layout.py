@@ -3,7 +3,7 @@
 import hashlib
 import json
 import math
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from enum import StrEnum
 
@@ -14,12 +14,17 @@ from torch import Tensor, nn
 
 from pocketfed.core.errors import RunFolderError
 
+BATCH_NORMS = (nn.BatchNorm1d, nn.BatchNorm2d)
+"""Layers whose running statistics are part of a model; any other buffer is a constant of the code."""
+
 
 class Role(StrEnum):
     """What a slice is for; layer-wise rules and partial models choose by it."""
 
     BACKBONE = "backbone"
     PROJECTOR = "projector"
+    BUFFER = "buffer"
+    """Running statistics: written by the forward pass, read when embedding, never given a gradient."""
 
 
 @dataclass(frozen=True)
@@ -39,7 +44,10 @@ class Slice:
 
 @dataclass(frozen=True)
 class Layout:
-    """Names, shapes and roles of the slices of a flat weight vector, in order and without gaps."""
+    """Names, shapes and roles of the slices of a flat weight vector, in order and without gaps.
+
+    Buffers come last, so that what an optimiser moves is one piece: `vector[:trained]`.
+    """
 
     slices: tuple[Slice, ...]
 
@@ -48,20 +56,35 @@ class Layout:
         """The layout of a module whose direct children are named after the roles.
 
         Raises:
-            ValueError: a parameter is not float32, or lies under a child that is no role.
+            ValueError: a parameter or running statistic is not float32, or lies under a child that is no role.
         """
         slices, offset = [], 0
-        for name, parameter in module.named_parameters():
-            if parameter.dtype != torch.float32:
-                raise ValueError(f"{name} is {parameter.dtype}, expected torch.float32")
-            slices.append(Slice(name, tuple(parameter.shape), Role(name.partition(".")[0]), offset))
+        for name, tensor, role in _stateful(module):
+            if tensor.dtype != torch.float32:
+                raise ValueError(f"{name} is {tensor.dtype}, expected torch.float32")
+            slices.append(Slice(name, tuple(tensor.shape), role, offset))
             offset += slices[-1].size
         return Layout(tuple(slices))
+
+    @staticmethod
+    def values(module: nn.Module) -> dict[str, Tensor]:
+        """The tensors of a module that its layout names, detached."""
+        return {name: tensor.detach() for name, tensor, _ in _stateful(module)}
 
     @property
     def size(self) -> int:
         """Number of scalars in the whole vector."""
         return sum(part.size for part in self.slices)
+
+    @property
+    def trained(self) -> int:
+        """Number of scalars that the optimiser moves, which come first."""
+        return sum(part.size for part in self.slices if part.role is not Role.BUFFER)
+
+    @property
+    def buffers(self) -> tuple[str, ...]:
+        """Names of the buffers, in order."""
+        return tuple(part.name for part in self.slices if part.role is Role.BUFFER)
 
     @property
     def digest(self) -> str:
@@ -90,6 +113,13 @@ class Layout:
                     f"{part.name} has shape {tuple(tensors[part.name].shape)}, expected {part.shape}"
                 )
         return torch.cat([tensors[part.name].reshape(-1) for part in self.slices])
+
+    def load(self, module: nn.Module, vector: Tensor) -> None:
+        """Copy `vector` (float32 [size]) into the module that the layout is of."""
+        own = {name: tensor for name, tensor, _ in _stateful(module)}
+        with torch.no_grad():
+            for name, part in self.unpack(vector).items():
+                own[name].copy_(part)
 
     def parts(self, vector: NDArray[np.float32]) -> list[NDArray[np.float32]]:
         """Flat numpy views into `vector` ([size]), one per slice, in order; layer-wise rules work on these."""
@@ -132,3 +162,14 @@ class Layout:
                 )
             offset += part.size
         return Layout(slices)
+
+
+def _stateful(module: nn.Module) -> Iterator[tuple[str, Tensor, Role]]:
+    """Parameters, then the running statistics of normalisation layers."""
+    for name, parameter in module.named_parameters():
+        yield name, parameter, Role(name.partition(".")[0])
+    for owner, part in module.named_modules():
+        if isinstance(part, BATCH_NORMS):
+            for name, buffer in (("running_mean", part.running_mean), ("running_var", part.running_var)):
+                if buffer is not None:
+                    yield f"{owner}.{name}", buffer, Role.BUFFER

@@ -5,6 +5,7 @@ This is the artefact. Exported, it is the program that phones run; called direct
     captures -> front -> two views -> encoder -> NT-Xent -> backward -> optimiser
 """
 
+import copy
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TypeAlias
@@ -13,11 +14,11 @@ import torch
 from torch import Tensor
 from torch.func import functional_call
 
-from pocketfed.core.hyper import HYPER
+from pocketfed.core.hyper import HYPER, Hyper
 from pocketfed.core.learning_task import LearningTask
 from pocketfed.core.modality import Modality
 from pocketfed.core.objectives import nt_xent
-from pocketfed.core.optimisers import Rates
+from pocketfed.core.optimisers import Rates, proximal
 
 TensorFunction: TypeAlias = Callable[..., tuple[Tensor, ...]]
 
@@ -55,41 +56,73 @@ def learning_step(task: LearningTask, modalities: Sequence[Modality]) -> TensorF
 
     The function takes, with b = batch // len(modalities):
         theta: float32 [p], the weights in the task's layout.
-        state: float32 [slots * p], the optimiser's.
+        state: float32 [state_size], the optimiser's.
         anchor: float32 [p], the weights with which the round began (for the proximal term).
         for each modality: its captures [b, *capture_shape], then float32 [b, 2, len(noise)], uniform in [0, 1).
-        hyper: float32 [5 + len(modalities)], see `Hyper`.
-    and returns (loss [], theta' [p], state' [slots * p]). It changes none of its inputs.
+        hyper: float32 [7 + len(modalities)], see `Hyper`.
+    and returns (loss [], theta' [p], state' [state_size]). It changes none of its inputs.
     """
     size = share(task, modalities)
 
     def step(theta: Tensor, state: Tensor, anchor: Tensor, *rest: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         *batches, hyper = rest
-        value = dict(zip(HYPER, hyper, strict=False))
+        rates = dict(zip(HYPER, hyper, strict=False))
         counts = hyper[len(HYPER) :]
-        weights = {name: part.detach().requires_grad_() for name, part in task.layout.unpack(theta).items()}
-
         places = torch.arange(size, dtype=torch.float32)
         views, valid = [], []
         for i, modality in enumerate(modalities):
-            views.append(_two_views(task, modality, batches[2 * i], batches[2 * i + 1]))  # [2b, 3, h, w]
-            valid.append(torch.clamp(counts[i] - places, 0.0, 1.0))  # [b]
-        rows = torch.cat([part for part in valid for _ in range(2)])
-        projected = functional_call(task.encoder, weights, (views, rows))  # [2b * modalities, d]
-        parts = projected.split(size)  # of each modality, the first views, then the second
-        loss = nt_xent(torch.cat(parts[0::2]), torch.cat(parts[1::2]), value["temperature"], torch.cat(valid))
-
-        gradients = torch.autograd.grad(loss, list(weights.values()))
-        gradient = torch.cat([part.reshape(-1) for part in gradients])
-        rates = Rates(value["learning_rate"], value["momentum"], value["weight_decay"], value["proximal"])
-        theta, state = task.optimiser.update(theta, gradient, state, anchor, rates)
-        return loss.detach(), theta, state
+            views.append(_two_views(task, modality, batches[2 * i], batches[2 * i + 1]))
+            valid.append(torch.clamp(counts[i] - places, 0.0, 1.0))
+        return learn_from_views(task, theta, state, anchor, views, valid, rates)
 
     return step
 
 
+def learn_from_views(
+    task: LearningTask,
+    theta: Tensor,
+    state: Tensor,
+    anchor: Tensor,
+    views: Sequence[Tensor],
+    valid: Sequence[Tensor],
+    rates: Rates,
+) -> tuple[Tensor, Tensor, Tensor]:
+    """The part of the step behind augmentation: encoder, objective, gradient, update.
+
+    Args:
+        task, theta, state, anchor: as in `learning_step`.
+        views: of each modality, float32 [2b, 3, h, w], all first views before all second ones.
+        valid: of each modality, float32 [b] of ones and zeros: which captures count.
+        rates: the fields of `Hyper`, each float32 [].
+
+    Returns:
+        (loss [], theta' [p], state' [state_size]).
+    """
+    tensors, trained, size = task.layout.unpack(theta), task.layout.trained, len(valid[0])
+    # Layers write running statistics in place, so those are copies, and leave the step as its results.
+    statistics = {name: tensors.pop(name).clone() for name in task.layout.buffers}
+    weights = {name: part.detach().requires_grad_() for name, part in tensors.items()}
+
+    rows = torch.cat([part for part in valid for _ in range(2)])
+    projected = functional_call(
+        task.encoder, {**weights, **statistics}, (views, rows)
+    )  # [2b * modalities, d]
+    parts = projected.split(size)  # of each modality, the first views, then the second
+    first, second = torch.cat(parts[0::2]), torch.cat(parts[1::2])
+    loss = nt_xent(first, second, rates["temperature"], torch.cat(list(valid)))
+
+    gradients = torch.autograd.grad(loss, list(weights.values()))
+    gradient = torch.cat([part.reshape(-1) for part in gradients])
+    before = theta[:trained]
+    gradient = proximal(gradient, before, anchor[:trained], rates["proximal"])
+    after, state = task.optimiser.update(before, gradient, state, rates)
+    return loss.detach(), torch.cat([after, *(part.reshape(-1) for part in statistics.values())]), state
+
+
 def embedding(task: LearningTask, modality: Modality) -> TensorFunction:
     """(theta float32 [p], captures [batch, *capture_shape]) -> (features float32 [batch, features],)."""
+
+    backbone = copy.deepcopy(task.encoder.backbone).eval()  # by running statistics, where it has them
 
     def embed(theta: Tensor, captures: Tensor) -> tuple[Tensor]:
         view = task.views[modality]
@@ -98,7 +131,7 @@ def embedding(task: LearningTask, modality: Modality) -> TensorFunction:
             for name, part in task.layout.unpack(theta).items()
             if name.startswith("backbone.")
         }
-        return (functional_call(task.encoder.backbone, weights, (view.plain(view.front(captures)),)),)
+        return (functional_call(backbone, weights, (view.plain(view.front(captures)),)),)
 
     return embed
 
@@ -122,7 +155,7 @@ def step_method(task: LearningTask, modalities: Sequence[Modality]) -> Method:
     for modality in modalities:
         noise = torch.full((size, 2, len(task.views[modality].noise)), 0.5)
         example += [_blank(task, modality, size), noise]
-    hyper = torch.tensor([0.03, 0.9, 0.0, 0.0, 0.5] + [float(size)] * len(modalities))
+    hyper = torch.from_numpy(Hyper().vector([size] * len(modalities)))
     return Method(step_name(modalities), learning_step(task, modalities), (*example, hyper))
 
 

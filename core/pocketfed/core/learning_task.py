@@ -36,21 +36,23 @@ class LearningTask:
     @property
     def state_size(self) -> int:
         """Length of the optimiser's state vector."""
-        return self.optimiser.slots * self.layout.size
+        return self.optimiser.state_size(self.layout.trained)
 
 
-def learning_task(backbone: str, views: Mapping[Modality, View], batch: int) -> LearningTask:
+def learning_task(
+    backbone: str, views: Mapping[Modality, View], batch: int, optimiser: Optimiser = SGD
+) -> LearningTask:
     """Build a task.
 
     Raises:
         ConfigError: no backbone has this name.
     """
     encoder = build_encoder(backbone, seed=0)
-    return LearningTask(backbone, encoder, Layout.of(encoder), dict(views), batch)
+    return LearningTask(backbone, encoder, Layout.of(encoder), dict(views), batch, optimiser)
 
 
 def initial_weights(task: LearningTask, seed: int) -> NDArray[np.float32]:
     """Untrained weights, float32 [layout.size]; a function of the backbone and the seed only."""
     encoder = build_encoder(task.backbone, seed)
-    vector: NDArray[np.float32] = task.layout.pack(dict(encoder.named_parameters())).detach().numpy()
+    vector: NDArray[np.float32] = task.layout.pack(Layout.values(encoder)).numpy()
     return vector

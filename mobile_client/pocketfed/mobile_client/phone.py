@@ -68,13 +68,16 @@ def _schedule(phone: Phone, plan: Plan, rng: np.random.Generator) -> list[Batch]
 
 
 def _inputs(phone: Phone, batch: Batch, rng: np.random.Generator) -> list[Array]:
-    """Captures and uniform numbers of each modality of the batch, padded with zeros to the program's size."""
+    """Captures and uniform numbers of each modality of the batch, filled up to the program's size.
+
+    What fills it up counts for nothing in the loss; it is the batch's own captures again, so that a network with
+    batch statistics sees captures only.
+    """
     _, size = phone.spec.step(batch.modalities)
     arrays: list[Array] = []
     for modality, index in batch.indices.items():
         spec = phone.spec.inputs[modality]
-        captures = np.zeros((size, *spec.shape), dtype=spec.dtype)
-        captures[: len(index)] = phone.captures[modality][index]
+        captures = np.asarray(phone.captures[modality][np.resize(index, size)], dtype=spec.dtype)
         arrays += [captures, rng.random((size, 2, spec.noise), dtype=np.float32)]
     return arrays
 

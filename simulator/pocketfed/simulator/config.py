@@ -8,14 +8,17 @@ from typing import Annotated, Any, Literal
 import tomli_w
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, ValidationInfo, field_validator
 
-from pocketfed.core.backbones import BACKBONES
+from pocketfed.core.backbones import unknown_backbone
 from pocketfed.core.errors import ConfigError
+from pocketfed.core.optimisers import OPTIMISERS, SGD
+from pocketfed.core.plugins import load_plugins
 from pocketfed.server.aggregators import AGGREGATORS
 
 Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 NotNegative = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 Share = Annotated[float, Field(ge=0, le=1)]
 Count = Annotated[int, Field(ge=1)]
+Decay = Annotated[float, Field(ge=0, lt=1)]
 
 
 class Section(BaseModel):
@@ -65,30 +68,52 @@ class FleetConfig(Section):
 
 
 class LearningConfig(Section):
-    """What a phone does in a round. The learning rate falls over the rounds along a half cosine if `cosine`."""
+    """What a phone does in a round. The learning rate falls over the rounds along a half cosine if `cosine`.
+
+    `momentum` is AdamW's first beta; `second_momentum` and `epsilon` are AdamW's alone.
+    """
 
     backbone: str = "compact"
     mode: Literal["sequential", "mixed"] = "sequential"
     batch: Annotated[int, Field(ge=4, le=256, multiple_of=2)] = 32
     photo_epochs: Count = 1
     sound_epochs: Count = 1
-    learning_rate: Positive = 0.03
+    optimiser: str = "sgd"
+    learning_rate: Positive = Field(default_factory=lambda known: _usual_rate(known))
     cosine: bool = True
-    momentum: Annotated[float, Field(ge=0, lt=1)] = 0.9
+    momentum: Decay = 0.9
     weight_decay: NotNegative = 5e-4
     proximal: NotNegative = 0.0
     temperature: Positive = 0.3
+    second_momentum: Decay = 0.999
+    epsilon: Positive = 1e-8
 
     @field_validator("backbone")
     @classmethod
     def _known(cls, name: str) -> str:
-        if name not in BACKBONES:
-            raise ValueError(f"no such backbone; choose one of: {', '.join(sorted(BACKBONES))}")
+        if (problem := unknown_backbone(name)) is not None:
+            raise ValueError(problem)
+        return name
+
+    @field_validator("optimiser")
+    @classmethod
+    def _known_optimiser(cls, name: str) -> str:
+        if name not in OPTIMISERS:
+            raise ValueError(f"no such optimiser; choose one of: {', '.join(OPTIMISERS)}")
         return name
 
 
+def _usual_rate(known: Mapping[str, Any]) -> float:
+    """The optimiser's own learning rate; any rate if the optimiser is a mistake, which is reported anyway."""
+    return OPTIMISERS.get(known.get("optimiser", ""), SGD).learning_rate
+
+
 class Config(Section):
-    """A run. `format` is the version of this very schema; a run folder of another one is refused."""
+    """A run. `format` is the version of this very schema; a run folder of another one is refused.
+
+    `plugins` are Python files that register backbones; every process of the run imports them.
+    `allow_portable` accepts a network of which some operators run as slow portable kernels.
+    """
 
     format: Literal[1] = 1
     rounds: Count = 10
@@ -100,6 +125,8 @@ class Config(Section):
     workers: Annotated[int, Field(ge=0, le=256)] = 0
     evaluate_every: Annotated[int, Field(ge=0)] = 5
     patience: Positive = 86_400.0
+    plugins: tuple[Path, ...] = ()
+    allow_portable: bool = False
     captures: CapturesConfig = CapturesConfig()
     fleet: FleetConfig = FleetConfig()
     learning: LearningConfig = LearningConfig()
@@ -129,6 +156,8 @@ def read_toml(path: Path) -> dict[str, Any]:
         for key in ("photos", "sounds"):
             if isinstance(captures.get(key), str):
                 captures[key] = str((path.parent / captures[key]).resolve())
+    if isinstance(plugins := values.get("plugins"), list):
+        values["plugins"] = [str((path.parent / str(plugin)).resolve()) for plugin in plugins]
     return values
 
 
@@ -148,15 +177,19 @@ def overlay(values: Mapping[str, Any], flags: Mapping[str, Any]) -> dict[str, An
 
 
 def build_config(values: Mapping[str, Any]) -> Config:
-    """Validate.
+    """Validate, after importing the plugins, whose names the values may use.
 
     Raises:
         ConfigError: with one line for every mistake: the key, the value, and what it may be.
     """
+    if isinstance(plugins := values.get("plugins"), (list, tuple)):
+        load_plugins([Path(str(plugin)) for plugin in plugins])
     try:
         return Config.model_validate(values)
     except ValidationError as error:
-        raise ConfigError([_sentence(problem) for problem in error.errors()]) from error
+        # A default that waits for a value which is itself a mistake is no mistake of its own.
+        problems = [p for p in error.errors() if p["type"] != "default_factory_not_called"]
+        raise ConfigError([_sentence(problem) for problem in problems]) from error
 
 
 def to_toml(config: Config) -> str:

@@ -1,0 +1,41 @@
+"""Python files from outside the package that add to its registries."""
+
+import hashlib
+import importlib.util
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from pocketfed.core.errors import ConfigError
+
+
+def load_plugins(paths: Sequence[Path]) -> None:
+    """Import each file once in this process, under a name made from its path.
+
+    Raises:
+        ConfigError: a file is missing or fails to import; all such files at once.
+    """
+    problems: list[str] = []
+    for path in paths:
+        try:
+            _load(path.resolve())
+        except ConfigError as error:
+            problems += error.problems
+    if problems:
+        raise ConfigError(problems)
+
+
+def _load(path: Path) -> None:
+    name = f"pocketfed_plugin_{path.stem}_{hashlib.sha256(str(path).encode()).hexdigest()[:8]}"
+    if name in sys.modules:
+        return
+    spec = importlib.util.spec_from_file_location(name, path)
+    if not path.is_file() or spec is None or spec.loader is None:
+        raise ConfigError([f"plugin {path} is no Python file; give the path of one, ending in .py"])
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[name] = module
+    try:
+        spec.loader.exec_module(module)
+    except Exception as error:
+        del sys.modules[name]
+        raise ConfigError([f"plugin {path} cannot be imported: {type(error).__name__}: {error}"]) from error

@@ -1,0 +1,107 @@
+"""Every optimiser against torch.optim over ten steps at values that are far from neutral."""
+
+from collections.abc import Callable
+
+import pytest
+import torch
+from torch import Tensor
+
+from pocketfed.core.errors import ConfigError
+from pocketfed.core.optimisers import (
+    ADAMW,
+    NESTEROV,
+    OPTIMISERS,
+    SGD,
+    Optimiser,
+    choose_optimiser,
+    multiplied,
+    proximal,
+)
+
+RATES = {
+    "learning_rate": 0.07,
+    "momentum": 0.8,
+    "weight_decay": 0.03,
+    "second_momentum": 0.9,
+    "epsilon": 1e-3,
+    "proximal": 0.2,
+}
+
+Oracle = Callable[[list[Tensor]], torch.optim.Optimizer]
+
+ORACLES: dict[str, Oracle] = {
+    "sgd": lambda p: torch.optim.SGD(p, 0.07, 0.8, weight_decay=0.03),
+    "sgd-nesterov": lambda p: torch.optim.SGD(p, 0.07, 0.8, weight_decay=0.03, nesterov=True),
+    "adamw": lambda p: torch.optim.AdamW(p, 0.07, (0.8, 0.9), 1e-3, weight_decay=0.03),
+}
+
+
+def loss_of(theta: Tensor, step: int) -> Tensor:
+    """A loss whose gradient differs between steps and coordinates, and whose curvature keeps ten steps from being chaos."""
+    return 0.3 * (torch.sin(theta + torch.arange(len(theta)) + step) * (theta + 0.5)).sum()
+
+
+def run(optimiser: Optimiser, start: Tensor, mu: float = 0.0) -> Tensor:
+    rates = {name: torch.tensor(value) for name, value in RATES.items()}
+    theta, state = start.clone(), torch.zeros(optimiser.state_size(len(start)))
+    for step in range(10):
+        leaf = theta.detach().requires_grad_()
+        (gradient,) = torch.autograd.grad(loss_of(leaf, step), leaf)
+        gradient = proximal(gradient, theta, start, torch.tensor(mu))
+        theta, state = optimiser.update(theta, gradient, state, rates)
+        assert state.shape == (optimiser.state_size(len(start)),)
+    return theta
+
+
+def run_oracle(build: Oracle, start: Tensor, mu: float = 0.0, multipliers: Tensor | None = None) -> Tensor:
+    parameter = start.clone().requires_grad_()
+    optimiser = build([parameter])
+    for step in range(10):
+        optimiser.zero_grad()
+        loss = loss_of(parameter, step) + 0.5 * mu * ((parameter - start) ** 2).sum()
+        loss.backward()  # type: ignore[no-untyped-call]
+        if multipliers is not None and parameter.grad is not None:
+            parameter.grad.mul_(multipliers)
+        optimiser.step()
+    return parameter.detach()
+
+
+def test_every_optimiser_has_an_oracle() -> None:
+    assert set(ORACLES) == set(OPTIMISERS)
+
+
+@pytest.mark.parametrize("name", list(OPTIMISERS))
+@pytest.mark.parametrize("mu", [0.0, 0.2])
+def test_ten_steps_equal_torch(name: str, mu: float) -> None:
+    start = torch.randn(50, generator=torch.Generator().manual_seed(1))
+    expected = run_oracle(ORACLES[name], start, mu)
+    assert torch.linalg.norm(run(OPTIMISERS[name], start, mu) - expected) < 2e-6 * torch.linalg.norm(expected)
+
+
+def test_the_rules_differ() -> None:
+    start = torch.randn(50, generator=torch.Generator().manual_seed(1))
+    results = [run(optimiser, start) for optimiser in (SGD, NESTEROV, ADAMW)]
+    assert all(not torch.allclose(a, b, atol=1e-3) for a in results for b in results if a is not b)
+
+
+@pytest.mark.parametrize("name", list(OPTIMISERS))
+def test_multipliers_scale_gradients_and_not_the_decay(name: str) -> None:
+    generator = torch.Generator().manual_seed(2)
+    start, multipliers = torch.randn(50, generator=generator), 2 * torch.rand(50, generator=generator)
+    expected = run_oracle(ORACLES[name], start, multipliers=multipliers)
+    wrapped = multiplied(OPTIMISERS[name], multipliers)
+    assert torch.linalg.norm(run(wrapped, start) - expected) < 2e-6 * torch.linalg.norm(expected)
+    assert wrapped.name != multiplied(OPTIMISERS[name], multipliers + 1).name
+
+
+def test_what_is_given_is_refused_or_left_alone() -> None:
+    with pytest.raises(ValueError, match="finite"):
+        multiplied(SGD, torch.tensor([1.0, float("nan")]))
+    with pytest.raises(ConfigError, match="'lion'; choose one of: sgd, sgd-nesterov, adamw"):
+        choose_optimiser("lion")
+    given = torch.ones(4)
+    kept = multiplied(SGD, given)
+    given.zero_()
+    rates = {name: torch.tensor(value) for name, value in RATES.items()}
+    moved, _ = kept.update(torch.zeros(4), torch.ones(4), torch.zeros(4), rates)
+    assert (moved != 0).all()
