@@ -1,6 +1,7 @@
 """Every way through a convolution against PyTorch's own, forward and all three gradients."""
 
 from dataclasses import dataclass
+from unittest.mock import patch
 
 import pytest
 import torch
@@ -148,6 +149,43 @@ def test_depthwise_bands(case: Case) -> None:
 def test_depthwise_of_maps_too_large_for_one_plane(kernel: Pair) -> None:
     g = Geometry(2, 3, 3, 3, (14, 18), kernel, (1, 1), (kernel[0] // 2, kernel[1] // 2), (1, 1))
     assert_method(DEPTHWISE, make_case(g, 0))
+
+
+@settings(deadline=None, max_examples=60)
+@given(cases("depthwise"), st.integers(0, 9))
+def test_depthwise_blocks_of_any_height(case: Case, place: int) -> None:
+    heights = [rows for rows in range(1, case.g.output[0] + 1) if case.g.output[0] % rows == 0]
+    rows = heights[place % len(heights)]
+    with patch.object(depthwise, "block_rows", lambda g: rows if g == case.g else 1):
+        assert_method(DEPTHWISE, case)
+
+
+def depthwise_geometry(size: Pair, kernel: int, stride: int) -> Geometry:
+    return Geometry(
+        64, 32, 32, 32, size, (kernel, kernel), (stride, stride), (kernel // 2, kernel // 2), (1, 1)
+    )
+
+
+@settings(deadline=None)
+@given(st.tuples(st.integers(1, 40), st.integers(1, 40)), st.sampled_from([1, 3, 5, 7]), st.integers(1, 2))
+def test_depthwise_blocks_tile_the_output_with_matrices_of_bounded_size(
+    size: Pair, kernel: int, stride: int
+) -> None:
+    g = depthwise_geometry(size, kernel, stride)
+    rows = depthwise.block_rows(g)
+    assert g.output[0] % rows == 0
+    window = min((rows - 1) * stride + kernel, size[0])
+    assert rows == 1 or window * size[1] * rows * g.output[1] <= depthwise.MAX_BAND
+
+
+@pytest.mark.parametrize(
+    ("size", "kernel", "stride", "rows"),
+    [((4, 4), 5, 1, 4), ((8, 8), 3, 1, 8), ((8, 12), 3, 1, 8), ((16, 16), 3, 1, 2), ((16, 16), 3, 2, 2),
+     ((16, 24), 3, 1, 2), ((2, 2), 5, 2, 1)],
+)  # fmt: skip
+def test_depthwise_blocks_of_common_layers(size: Pair, kernel: int, stride: int, rows: int) -> None:
+    """Whole planes of small maps, a few rows of larger ones."""
+    assert depthwise.block_rows(depthwise_geometry(size, kernel, stride)) == rows
 
 
 @settings(deadline=None, max_examples=40)

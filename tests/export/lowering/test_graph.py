@@ -1,14 +1,19 @@
 """What the graph rewrites leave behind."""
 
+import math
 from dataclasses import fields, replace
+from functools import reduce
 
 import pytest
 import torch
 import torch.nn.functional as F
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from torch import Tensor, nn
 
 from pocketfed.core.errors import ExportError
 from pocketfed.export.lowering import Passes, lower
+from pocketfed.export.lowering.graph.layout import split
 from tests.export.lowering.checks import assert_lowers, targets, with_gradients
 
 ONE_OFF = [replace(Passes(), **{field.name: False}) for field in fields(Passes)]
@@ -123,3 +128,40 @@ def test_writing_into_an_input_is_refused() -> None:
 def test_a_decision_on_values_is_refused() -> None:
     with pytest.raises(ExportError, match="value of a tensor"):
         lower(lambda x: (x if x.sum() > 0 else -x,), (torch.zeros(3),))
+
+
+@settings(deadline=None, max_examples=200)
+@given(st.permutations(range(5)), st.lists(st.integers(1, 3), min_size=5, max_size=5))
+def test_split_permutations_make_the_whole(order: list[int], sizes: list[int]) -> None:
+    x = torch.arange(math.prod(sizes)).reshape(sizes)
+    steps = split(sizes, order)
+    assert len(steps) <= 2
+    assert torch.equal(reduce(torch.permute, steps, x), x.permute(order))
+
+
+def test_a_reversal_is_two_transpositions() -> None:
+    assert split([16, 16, 64, 32], [3, 2, 0, 1]) == [(3, 0, 1, 2), (0, 3, 1, 2)]
+    assert split([32, 64, 16, 16], [2, 3, 1, 0]) == [(0, 2, 3, 1), (1, 2, 3, 0)]
+    assert split([16, 16, 64, 32], [3, 0, 1, 2]) == [(3, 0, 1, 2)]
+    assert split([64, 256, 48], [0, 2, 1]) == [(0, 2, 1)]
+
+
+@pytest.mark.parametrize("enabled", [True, False])
+def test_large_reversals_are_split(enabled: bool) -> None:
+    x = torch.randn(32, 20, 30)
+    module = assert_lowers(
+        lambda x: (torch.exp(x).permute(2, 1, 0).reshape(-1) + 1.0,), [x], Passes(split_permutes=enabled)
+    )
+    assert targets(module).count("aten.permute.default") == (2 if enabled else 1)
+
+
+def test_operands_in_different_orders_meet_spatial_first() -> None:
+    """A depthwise convolution's gradient and a mask: only the gradient is permuted."""
+
+    def step(masks: Tensor, planes: Tensor) -> tuple[Tensor]:
+        mask = torch.exp(masks).permute(2, 3, 0, 1)  # stored [H, W, N, C]
+        gradient = torch.exp(planes).permute(1, 0, 2, 3)  # stored [C, N, H, W]
+        return (torch.relu(gradient * mask).permute(2, 3, 0, 1).reshape(-1),)
+
+    module = assert_lowers(step, [torch.randn(4, 5, 2, 3), torch.randn(3, 2, 4, 5)])
+    assert targets(module).count("aten.permute.default") == 1

@@ -3,7 +3,8 @@
     trace ──► canonicalise ──► defer_permutes ──► a GraphModule for `executorch.build_program`
 
 `trace` runs the whole step (forward, backward, update) once and records ATen operators, with convolutions,
-norms and reductions already written as products (operators/). `canonicalise` folds constants and leaves few
+norms and reductions already written as products (operators/), and with the layers that treat images one by one
+going through the batch in pieces (graph/pieces.py). `canonicalise` folds constants and leaves few
 kinds of operators; `defer_permutes` makes the permutations cancel.
 """
 

@@ -16,7 +16,9 @@ class Passes:
         depthwise_toeplitz: Depthwise convolutions become one banded matrix per channel.
         spatial_first_norm: Group normalisation works in [H, W, N, C].
         cancel_permutes: Permutations wait until an operator needs the order, and mostly cancel.
+        split_permutes: A permutation that reverses three axes becomes two transpositions.
         linear_from_mm: A product with a transposed right side becomes a linear operator.
+        batch_pieces: Layers that treat images one by one go through the batch in pieces that fit the cache.
         common_subexpressions: Equal expressions are computed once.
     """
 
@@ -27,5 +29,7 @@ class Passes:
     depthwise_toeplitz: bool = True
     spatial_first_norm: bool = True
     cancel_permutes: bool = True
+    split_permutes: bool = True
     linear_from_mm: bool = True
+    batch_pieces: bool = True
     common_subexpressions: bool = True

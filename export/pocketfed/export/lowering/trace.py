@@ -2,10 +2,11 @@
 
 import inspect
 from collections.abc import Callable, Mapping, Sequence
+from itertools import pairwise
 from typing import Any
 
 import torch
-from torch import Tensor, fx
+from torch import Tensor, fx, nn
 from torch._ops import OpOverload
 from torch._subclasses.fake_tensor import FakeTensor
 from torch.fx.experimental.proxy_tensor import make_fx
@@ -15,6 +16,7 @@ from torch.utils._python_dispatch import TorchDispatchMode, _disable_current_mod
 from torch.utils._pytree import tree_leaves
 
 from pocketfed.core.errors import ExportError
+from pocketfed.export.lowering.graph.pieces import split_batch
 from pocketfed.export.lowering.operators.table import decompositions
 from pocketfed.export.lowering.options import Passes
 
@@ -27,18 +29,41 @@ def trace(step: Step, example_inputs: tuple[Tensor, ...], passes: Passes) -> fx.
     """Runs the step, backward pass included, and records what it does to its inputs.
 
     Recorded three times: as autograd calls it; with writes in place made pure, of which the formulas of autograd
-    have some; and with our decompositions in place of PyTorch's operators.
+    have some; and, the batch in pieces, with our decompositions in place of PyTorch's operators.
 
     Raises:
         ExportError: what the step does depends on the values of its inputs, not only on their shapes.
     """
     with preserve_node_meta():
-        called = _record(step, example_inputs, {}, note_callers=True)
+        called = _record(step, example_inputs, _HONEST, note_callers=True)
         pure = _record(
             torch.func.functionalize(fx.Interpreter(called).run, remove="mutations"), example_inputs, {}
         )
         _allow_any_strides(pure)
+        pure = split_batch(pure) if passes.batch_pieces else pure
         return _record(fx.Interpreter(pure).run, example_inputs, decompositions(passes))
+
+
+def _batch_norm(
+    x: Tensor,
+    weight: Tensor | None,
+    bias: Tensor | None,
+    running_mean: Tensor | None,
+    running_var: Tensor | None,
+    training: bool,
+    momentum: float,
+    eps: float,
+) -> Any:
+    """The operator that says that it writes running statistics: `native_batch_norm` does so in secret."""
+    if not training:
+        return NotImplemented  # nothing is written: recorded as it is
+    settings = (training, momentum, eps)
+    if running_mean is None or running_var is None:
+        return aten._native_batch_norm_legit.no_stats(x, weight, bias, *settings)
+    return aten._native_batch_norm_legit.default(x, weight, bias, running_mean, running_var, *settings)
+
+
+_HONEST: Mapping[OpOverload, Callable[..., Any]] = {aten.native_batch_norm.default: _batch_norm}
 
 
 def _allow_any_strides(module: fx.GraphModule) -> None:
@@ -99,11 +124,20 @@ class _EagerConstants(TorchDispatchMode):  # type: ignore[no-untyped-call]
 
 
 def _caller() -> str:
-    """File, line and function of the innermost caller that is neither PyTorch nor this module."""
+    """`in module a.b, at file:line in function`: the module, and the innermost code that is not PyTorch's nor this."""
+    place, modules = "", list[nn.Module]()  # modules from the innermost outwards
     frame = inspect.currentframe()
     while frame is not None:
         name = frame.f_globals.get("__name__", "")
-        if name != __name__ and name.partition(".")[0] != "torch":
-            return f"{frame.f_code.co_filename}:{frame.f_lineno} in {frame.f_code.co_qualname}"
+        if not place and name != __name__ and name.partition(".")[0] != "torch":
+            place = f"at {frame.f_code.co_filename}:{frame.f_lineno} in {frame.f_code.co_qualname}"
+        owner = frame.f_locals.get("self")
+        if isinstance(owner, nn.Module) and not (modules and modules[-1] is owner):
+            modules.append(owner)
         frame = frame.f_back
-    return ""
+    path = [_name_within(outer, inner) for inner, outer in pairwise(modules)]
+    return f"in module {'.'.join(reversed(path))}, {place}" if path else place
+
+
+def _name_within(outer: nn.Module, inner: nn.Module) -> str:
+    return next((name for name, module in outer.named_modules() if module is inner), type(inner).__name__)

@@ -53,11 +53,24 @@ class Builder:
         """The tensor behind a constant node, or None for a computed one."""
         return self.constants.get(str(node.target)) if node.op == "get_attr" else None
 
+    def fold(self, target: Callable[..., Any], args: Argument, kwargs: Argument) -> Any:
+        """The operator's results as constants if all its tensors are constants, else None. Broadcasts are not folded."""
+        nodes: list[fx.Node] = []
+        fx.map_arg((args, kwargs), nodes.append)
+        if target is aten.expand.default or not all(node.op == "get_attr" for node in nodes):
+            return None
+        values, named = fx.map_arg((args, kwargs), self.value)
+        result = target(*values, **{name: item for name, item in named.items() if name != "device"})
+        return self.constant(result) if isinstance(result, Tensor) else tuple(map(self.constant, result))
+
     def call(self, target: Callable[..., Any], *args: Argument, **kwargs: Argument) -> fx.Node:
-        """The result of an operator; an equal call made before is used again."""
+        """The result of an operator; a constant if all its tensors are, or the result of an equal call before."""
         key: Key = (target, _freeze(args), _freeze(kwargs))
         if self._share and key in self._known:
             return self._known[key]
+        folded = self.fold(target, args, kwargs)
+        if isinstance(folded, fx.Node):
+            return folded
         node = self.graph.call_function(target, args, kwargs)
         node.meta["val"] = target(*fx.map_arg(args, _meta), **fx.map_arg(kwargs, _meta))
         self._known[key] = node
@@ -72,12 +85,16 @@ class Builder:
         return self.call(aten.reshape.default, x, list(sizes))
 
     def permute(self, x: fx.Node, order: Sequence[int]) -> fx.Node:
-        """x with its axes in another order; moving axes of size one is a reshape."""
-        if list(order) == sorted(order):
-            return x
-        if x.op == "call_function" and x.target is aten.permute.default:
+        """x with its axes in another order; a permutation of a permutation is one permutation."""
+        if x.op == "call_function" and x.target is aten.permute.default and list(order) != sorted(order):
             inner: Sequence[int] = x.args[1]  # type: ignore[assignment]
             return self.permute(x.args[0], [inner[i] for i in order])  # type: ignore[arg-type]
+        return self.permute_now(x, order)
+
+    def permute_now(self, x: fx.Node, order: Sequence[int]) -> fx.Node:
+        """The same as an operator of its own, whatever x is; moving axes of size one is a reshape."""
+        if list(order) == sorted(order):
+            return x
         moved = [i for i in order if shape(x)[i] != 1]
         if moved == sorted(moved):
             return self.reshape(x, [shape(x)[i] for i in order])

@@ -8,8 +8,7 @@ import operator
 from typing import Any
 
 import torch
-from torch import Tensor, fx
-from torch._ops import OpOverload
+from torch import fx
 
 from pocketfed.core.errors import ExportError
 from pocketfed.export.lowering.graph.arithmetic import ARITHMETIC
@@ -52,32 +51,14 @@ def _rewrite(builder: Builder, target: Any, args: Any, kwargs: Any) -> Any:
     rule = RULES.get(target)
     if target._schema.is_mutable and rule is None:
         raise ExportError("the step writes into one of its inputs; return a new tensor instead.")
-    if target is not aten.expand.default:
-        folded = _fold(builder, target, args, kwargs)
-        if folded is not None:
-            return folded
+    folded = builder.fold(target, args, kwargs)
+    if folded is not None:
+        return folded
     if rule is not None:
         return rule(builder, *args, **kwargs)
     if target in UNARY or target in BINARY:
         return elementwise(builder, target, *args, **kwargs)
     return builder.call(target, *args, **kwargs)
-
-
-def _fold(builder: Builder, target: OpOverload, args: Any, kwargs: Any) -> Any:
-    """The operator's result as a constant if all its tensors are constants, else None."""
-    missing = False
-
-    def value(node: fx.Node) -> Tensor | None:
-        nonlocal missing
-        constant = builder.value(node)
-        missing = missing or constant is None
-        return constant
-
-    values, named = fx.map_arg((args, kwargs), value)
-    if missing:
-        return None
-    result = target(*values, **{name: item for name, item in named.items() if name != "device"})
-    return builder.constant(result) if isinstance(result, Tensor) else tuple(map(builder.constant, result))
 
 
 def _remember_source(result: Any, node: fx.Node) -> None:

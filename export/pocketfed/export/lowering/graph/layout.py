@@ -8,6 +8,8 @@ left of the permutations to and from [N, C, H, W].
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import reduce
+from itertools import pairwise
 from typing import Any
 
 import torch
@@ -22,6 +24,9 @@ aten = torch.ops.aten
 # XNNPACK fuses these into a sum or product right before them; a reshape between would keep them apart.
 FUSED = (aten.relu.default, aten.hardtanh.default)
 
+SPATIAL_FIRST = (2, 3, 0, 1)  # of a value [N, C, H, W] that is stored as [H, W, N, C]
+MIN_SPLIT = 16384  # numbers below which a second operator costs more than it saves
+
 
 @dataclass(frozen=True)
 class Stored:
@@ -34,6 +39,26 @@ class Stored:
     def shape(self) -> list[int]:
         """Sizes of the value."""
         return [shape(self.node)[axis] for axis in self.order]
+
+
+def split(sizes: Sequence[int], order: Sequence[int]) -> list[tuple[int, ...]]:
+    """A permutation as one or two that XNNPACK does fast: each swaps two neighbouring blocks of axes.
+
+    Reversing three axes in one go costs it twice as much as turning the last (or first) one around all others, which
+    is the transposition of a matrix, and permuting those others on their own.
+    """
+    moved = [axis for axis in order if sizes[axis] != 1]
+    rank = {axis: place for place, axis in enumerate(sorted(moved))}
+    breaks = sum(rank[after] != rank[before] + 1 for before, after in pairwise(moved))
+    first, last = min(moved, default=0), max(moved, default=0)
+    if breaks > 1 and moved[0] == last:
+        turned = last
+    elif breaks > 1 and moved[-1] == first:
+        turned = first
+    else:
+        return [tuple(order)]
+    step = (turned, *(axis for axis in (sorted(order) if turned == last else order) if axis != turned))
+    return [step, tuple(step.index(axis) for axis in order)]
 
 
 def defer_permutes(module: fx.GraphModule, passes: Passes) -> fx.GraphModule:
@@ -63,6 +88,10 @@ class _Layout:
 
     def settle(self, value: Stored) -> fx.Node:
         """The value itself, its permutation made."""
+        if list(value.order) == sorted(value.order):
+            return value.node
+        if self.passes.split_permutes and value.node.meta["val"].numel() >= MIN_SPLIT:
+            return reduce(self.builder.permute_now, split(shape(value.node), value.order), value.node)
         return self.builder.permute(value.node, value.order)
 
     def emit(self, target: Any, args: Any, kwargs: Any) -> Stored:
@@ -158,11 +187,13 @@ def _inverse(order: Sequence[int]) -> tuple[int, ...]:
 
 
 def _leading_order(tensors: Sequence[Stored], sizes: Sequence[int]) -> tuple[int, ...]:
-    """The order of the first full-sized operand that waits for a permutation."""
-    for tensor in tensors:
-        if tensor.shape == list(sizes) and list(tensor.order) != sorted(tensor.order):
-            return tensor.order
-    return tuple(range(len(sizes)))
+    """The order in which the full-sized operands that wait for a permutation meet.
+
+    Where they disagree, [H, W, N, C] it is: what follows, a norm or a dense product, will want that.
+    """
+    plain = tuple(range(len(sizes)))
+    waiting = [tensor.order for tensor in tensors if tensor.shape == list(sizes) and tensor.order != plain]
+    return SPATIAL_FIRST if SPATIAL_FIRST in waiting else next(iter(waiting), plain)
 
 
 def _lookup(value: Any, known: dict[fx.Node, Stored]) -> Any:

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 STEEP = 1e38
+_BELOW_THREE = 3.0 - 2.0**-22  # the largest float32 below 3
 
 
 def positive(x: Tensor) -> Tensor:
@@ -70,9 +71,11 @@ def hardsigmoid_backward(grad: Tensor, x: Tensor) -> Tensor:
 
 
 def hardswish_backward(grad: Tensor, x: Tensor) -> Tensor:
-    """Gradient of hardswish: 0 below -3, x / 3 + 1/2 between, 1 above 3."""
-    inside = positive(3.0 - torch.abs(x))
-    return grad * (inside * (x * (1.0 / 3.0) + 0.5) + positive(x - 3.0))
+    """Gradient of hardswish: 0 up to -3, x / 3 + 1/2 between, 1 from 3."""
+    inside = torch.nn.functional.hardtanh(x, -_BELOW_THREE, _BELOW_THREE)
+    # At the ends the line stands at -1/2 and 3/2; whatever lies beyond has half of a unit to go back.
+    beyond = torch.nn.functional.hardtanh((x - inside) * STEEP, -0.5, 0.5)
+    return grad * (inside * (1.0 / 3.0) - beyond + 0.5)
 
 
 def elu_backward(

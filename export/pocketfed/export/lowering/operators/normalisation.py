@@ -66,17 +66,16 @@ def group_norm_backward(
         )
     rows = spatial_first(x).reshape(positions, batch * channels)  # [HW, N*C]
     to_y = spatial_first(grad).reshape(positions, batch * channels)  # [HW, N*C]
-    mean_c = _to_channels(mean, channels).reshape(batch, channels)  # [N, C]
-    inverse_c = _to_channels(inverse, channels).reshape(batch, channels)  # [N, C]
+    # Centred as in the forward pass, which shares it: sums over raw values would cancel far from zero.
+    centred = rows - _to_channels(mean, channels)  # [HW, N*C]
     sums = column_sums(to_y).reshape(batch, channels)  # [N, C]
-    products = column_sums(to_y * rows).reshape(batch, channels)  # [N, C]
-    aligned = (products - mean_c * sums) * inverse_c  # [N, C] sum of grad * normalised x
+    aligned = column_sums(to_y * centred).reshape(batch, channels)  # [N, C]
+    aligned = aligned * _to_channels(inverse, channels).reshape(batch, channels)  # of grad * normalised x
     pool = _group_means(channels, groups, positions)
     scaled_sums, scaled_aligned = (sums, aligned) if weight is None else (sums * weight, aligned * weight)
     offset = _to_channels(torch.mm(scaled_sums, pool) * inverse, channels)  # [1, N*C]
     slope = _to_channels(torch.mm(scaled_aligned, pool) * inverse * inverse, channels)  # [1, N*C]
-    to_x = to_y * _to_channels(inverse, channels, weight) - rows * slope
-    to_x = to_x + (mean_c.reshape(1, -1) * slope - offset)
+    to_x = to_y * _to_channels(inverse, channels, weight) - centred * slope - offset
     return (
         _to_images(to_x, x),
         column_sums(aligned).reshape(channels) if wanted[1] else None,

@@ -9,7 +9,14 @@ from torch import Tensor
 from torch._decomp import core_aten_decompositions
 from torch._ops import OpOverload
 
-from pocketfed.export.lowering.operators import activations, attention, normalisation, pooling, reductions
+from pocketfed.export.lowering.operators import (
+    activations,
+    attention,
+    batch_statistics,
+    normalisation,
+    pooling,
+    reductions,
+)
 from pocketfed.export.lowering.operators.axes import pad
 from pocketfed.export.lowering.operators.convolution import convolution, convolution_backward
 from pocketfed.export.lowering.options import Passes
@@ -61,6 +68,8 @@ _STATELESS: dict[OpOverload, Callable[..., Any]] = {
     aten.native_layer_norm_backward.default: normalisation.layer_norm_backward,
     aten.native_batch_norm.default: normalisation.batch_norm,
     aten.native_batch_norm_backward.default: normalisation.batch_norm_backward,
+    aten._native_batch_norm_legit.no_stats: batch_statistics.batch_norm_without_statistics,
+    aten._native_batch_norm_legit_functional.default: batch_statistics.batch_norm_with_statistics,
     aten.avg_pool2d.default: pooling.avg_pool2d,
     aten.avg_pool2d_backward.default: pooling.avg_pool2d_backward,
     aten.max_pool2d_with_indices.default: pooling.max_pool2d,
