@@ -1,12 +1,12 @@
 """From graphs to an ExecuTorch program, delegated to XNNPACK.
 
-The only module that imports ExecuTorch's exporter. One private part of PyTorch is touched, in `_ShallowSource`.
+The only module that imports ExecuTorch's exporter, besides the benchmark's stock peer. One private part of PyTorch is
+touched, in `_ShallowSource`.
 """
 
 import gc
 import logging
 import warnings
-from collections import Counter
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -18,10 +18,15 @@ from torch.export import ExportedProgram
 from torch.fx import traceback
 
 from pocketfed.core.errors import ExportError
-from pocketfed.export.xnnpack_passes import only_needed_passes
-
-# Operators that may run as portable kernels: XNNPACK knows floats only, so bytes are cast outside it.
-CHEAP = frozenset({"dim_order_ops._to_dim_order_copy.default", "aten._to_copy.default"})
+from pocketfed.export.delegation import (
+    count_delegates,
+    count_operators,
+    operator_name,
+    portable_nodes,
+    refuse_slow,
+)
+from pocketfed.export.edge_dialect import edge_program, idle_program, is_plain
+from pocketfed.export.xnnpack_passes import passes_in_place
 
 Method = tuple[torch.nn.Module, tuple[Tensor, ...]]
 
@@ -62,23 +67,18 @@ def build_program(methods: Mapping[str, Method], allow_portable: bool = False) -
         ExportError: An operator is left outside the delegate that is not cheap, and `allow_portable` is false;
             or the module cannot be exported at all.
     """
-    with _exporting():
-        from executorch.backends.xnnpack.partition.xnnpack_partitioner import XnnpackPartitioner
-        from executorch.exir import EdgeCompileConfig, to_edge_transform_and_lower
+    with exporting():
+        from executorch.exir import EdgeCompileConfig, EdgeProgramManager
 
-        exported = {name: _export(name, module, inputs) for name, (module, inputs) in methods.items()}
-        partitioner = XnnpackPartitioner(force_non_static_weights_for_f32_linear=True)
-        operators = {name: _operators(program.graph) for name, program in exported.items()}
-        with only_needed_passes({operator for every in operators.values() for operator in every}):
-            edge = to_edge_transform_and_lower(
-                exported,
-                partitioner={name: [partitioner] for name in exported},
-                compile_config=EdgeCompileConfig(_check_ir_validity=False),
-            )
-        portable = {name: _portable_nodes(edge.exported_program(name).graph) for name in exported}
+        operators, lowered = {}, {}
+        for name, (module, inputs) in methods.items():
+            graph, lowered[name] = _lower(name, module, inputs)
+            operators[name] = count_operators(graph)
+        portable = {name: portable_nodes(program.graph) for name, program in lowered.items()}
         if not allow_portable:
-            _refuse(portable, {name: module for name, (module, _) in methods.items()})
-        delegates = {name: _count_delegates(edge.exported_program(name).graph) for name in exported}
+            refuse_slow(portable, {name: module for name, (module, _) in methods.items()})
+        delegates = {name: count_delegates(program.graph) for name, program in lowered.items()}
+        edge = EdgeProgramManager(lowered, compile_config=EdgeCompileConfig(_check_ir_validity=False))
         finished = edge.to_executorch()
     arenas = {
         plan.name: sum(plan.non_const_buffer_sizes) for plan in finished.executorch_program.execution_plan
@@ -86,81 +86,51 @@ def build_program(methods: Mapping[str, Method], allow_portable: bool = False) -
     reports = {
         name: MethodReport(
             delegates[name],
-            tuple(_operator_name(node) for node in portable[name]),
+            tuple(operator_name(node) for node in portable[name]),
             arenas[name],
             operators[name],
         )
-        for name in exported
+        for name in methods
     }
     return Program(bytes(finished.buffer), reports)
 
 
-def _export(name: str, module: torch.nn.Module, inputs: tuple[Tensor, ...]) -> ExportedProgram:
+def _lower(
+    name: str, module: torch.nn.Module, inputs: tuple[Tensor, ...]
+) -> tuple[fx.Graph, ExportedProgram]:
+    """The graph of a method, and its program with XNNPACK's parts delegated."""
+    from executorch.backends.xnnpack.partition.xnnpack_partitioner import XnnpackPartitioner
+    from executorch.exir import EdgeCompileConfig, EdgeProgramManager, to_edge_transform_and_lower
+    from executorch.exir.backend.backend_api import validation_disabled
+    from executorch.exir.lowered_backend_module import get_lowered_submodules
+
+    partitioner = XnnpackPartitioner(force_non_static_weights_for_f32_linear=True)
+    config = EdgeCompileConfig(_check_ir_validity=False)
+    with passes_in_place(), validation_disabled():
+        if is_plain(module):
+            graph: fx.Graph = module.graph
+            edge = EdgeProgramManager(edge_program(module), compile_config=config).to_backend(partitioner)
+        else:
+            exported = exported_program(name, module, inputs)
+            graph = exported.graph
+            edge = to_edge_transform_and_lower(exported, partitioner=[partitioner], compile_config=config)
+    lowered = edge.exported_program()
+    for _, delegate, _ in get_lowered_submodules(lowered.graph_module):
+        delegate._original_exported_program = idle_program(delegate.original_module)
+    return graph, lowered
+
+
+def exported_program(name: str, module: torch.nn.Module, inputs: tuple[Tensor, ...]) -> ExportedProgram:
+    """The module as PyTorch exports it.
+
+    Raises:
+        ExportError: it cannot be exported; the message names the method.
+    """
     try:
         with torch.no_grad():
             return torch.export.export(module, inputs, strict=False)
     except Exception as error:
         raise ExportError(f"method {name!r} cannot be exported: {error}") from error
-
-
-def _refuse(portable: Mapping[str, list[fx.Node]], sources: Mapping[str, torch.nn.Module]) -> None:
-    """Raises if any method needs a portable kernel that is not cheap."""
-    problems = [
-        f"method {name!r}: {_operator_name(node)} on {_shape(node)}{_origin(node, sources[name])}"
-        for name, nodes in portable.items()
-        for node in nodes
-        if _operator_name(node) not in CHEAP
-    ]
-    if problems:
-        raise ExportError(
-            "XNNPACK does not take these operators: "
-            + "; ".join(problems)
-            + ". Write them with products, elementwise operators, slices and concatenations, lower the step first "
-            "(pocketfed.export.lowering.lower), or pass allow_portable=True to run them slowly."
-        )
-
-
-def _portable_nodes(graph: fx.Graph) -> list[fx.Node]:
-    return [
-        node for node in graph.nodes if node.op == "call_function" and _operator_name(node) not in _PLUMBING
-    ]
-
-
-def _count_delegates(graph: fx.Graph) -> int:
-    return sum(_operator_name(node) == _DELEGATE_CALL for node in graph.nodes if node.op == "call_function")
-
-
-def _operators(graph: fx.Graph) -> Mapping[str, int]:
-    return Counter(_operator_name(node) for node in graph.nodes if node.op == "call_function")
-
-
-_DELEGATE_CALL = "executorch_call_delegate"
-_PLUMBING = frozenset({_DELEGATE_CALL, "getitem"})
-
-
-def _operator_name(node: fx.Node) -> str:
-    target = node.target
-    if isinstance(target, torch._ops.OpOverload):
-        return str(target)
-    return str(getattr(target, "__name__", target))
-
-
-def _shape(node: fx.Node) -> str:
-    value = node.meta.get("val")
-    return f"{list(value.shape)} {value.dtype}" if isinstance(value, Tensor) else "several tensors"
-
-
-def _origin(node: fx.Node, source: torch.nn.Module) -> str:
-    """Where the operator comes from, if known: its module's path, or the line of Python that called it."""
-    modules = [path for path, _ in node.meta.get("nn_module_stack", {}).values() if path]
-    if modules:
-        return f" in module {modules[-1]}"
-    if isinstance(source, fx.GraphModule):
-        for original in source.graph.nodes:
-            caller = original.meta.get("stack_trace")
-            if caller and original.op == "call_function" and _operator_name(original) == _operator_name(node):
-                return f", called at {caller.strip()}"
-    return ""
 
 
 class _ShallowSource(traceback.NodeSource):
@@ -176,8 +146,8 @@ class _ShallowSource(traceback.NodeSource):
 
 
 @contextmanager
-def _exporting() -> Iterator[None]:
-    """Exporting without warnings, which concern ExecuTorch's own imports, and without idle work."""
+def exporting() -> Iterator[None]:
+    """While this is open, ExecuTorch's exporter can be imported and used without warnings and without idle work."""
     quiet, collecting = logging.root.manager.disable, gc.isenabled()
     logging.disable(logging.WARNING)
     gc.disable()

@@ -9,14 +9,17 @@ from pocketfed.export.lowering import lower
 from pocketfed.export.program_cache import cached_program, describe_modules
 
 
-def task_program(task: LearningTask, mixed: bool) -> bytes:
+def task_program(task: LearningTask, mixed: bool, allow_portable: bool = False) -> bytes:
     """The program of a learning task, from the cache if it was exported before.
 
     Raises:
-        ExportError: the task cannot be exported.
+        ExportError: the task cannot be exported; or an operator that no pass covers, unless `allow_portable` accepts
+            its slow kernel.
     """
-    description = f"{task.optimiser.name} {task.views} {describe_modules(task.encoder)}"
-    return cached_program(description, methods(task, mixed), lambda every: export_program(every).buffer)
+    description = f"{allow_portable} {task.optimiser.name} {task.views} {describe_modules(task.encoder)}"
+    return cached_program(
+        description, methods(task, mixed), lambda every: export_program(every, allow_portable).buffer
+    )
 
 
 def export_program(methods: Sequence[Method], allow_portable: bool = False) -> Program:

@@ -1,51 +1,90 @@
-"""Leaving out those of XNNPACK's graph passes that a graph has nothing for.
+"""Preparing a lowered graph for XNNPACK without tracing it again.
 
-ExecuTorch runs seventeen passes over every delegated graph, and each traces all of it again. A lowered step has a
-thousand nodes and no convolution, norm or quantisation, so most of that is waiting. They are left out only if
-no operator that they are about occurs. Private to ExecuTorch; tests/export/test_xnnpack_passes.py says when it changed.
+ExecuTorch runs seventeen passes over every delegated graph, and each but one traces all of it. To a graph of products,
+elementwise operators and moves of memory only two things happen in them: an activation is fused into the operator before it,
+and a product with a transposed matrix becomes `linear`. Those two are done here in place; all other graphs
+go through ExecuTorch's passes. Writing a graph down looks up the same few types again for every operator: they are
+remembered. Private to ExecuTorch; tests/export/test_xnnpack_passes.py says when it changed.
 """
 
-import functools
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import cache
 from typing import Any
 from unittest.mock import patch
 
-ABOUT = (
-    "convolution", "pool2d", "max.dim", "upsample", "prelu", "mean", "batch_norm", "scaled_dot_product", "quantize",
-)  # fmt: skip
-"""Parts of the names of the operators that the passes below are about."""
+from torch import fx
+from torch.export import ExportedProgram
 
-OPTIONAL = frozenset({
-    "ConvertToUpsampleBilinear2d", "ConvertToSDPAPass", "FuseBatchNormPass", "DecomposeBatchNorm",
-    "PropagateCustomMetaPass", "InsertPadQDQPass", "Conv1dUnsqueezePass", "PReLUReshapePass",
-    "ChannelsLastTaggedReshapePass", "RemoveRedundantCopyPass", "RemoveGetItemPass",
-})  # fmt: skip
-"""Passes that do nothing to a graph in which no such operator occurs."""
+from pocketfed.export.edge_dialect import COPIES, PLAIN
+
+SIMPLE = frozenset(str(COPIES.get(operator, operator)) for operator in PLAIN)
+"""Operators for which the two rewrites are all that ExecuTorch's passes do."""
+
+# A concatenation of more parts is taken apart by one of ExecuTorch's passes.
+MOST_PARTS = 5
 
 
-def needed(passes: Sequence[type], operators: Iterable[str]) -> list[type]:
-    """The passes, in order; without the optional ones if no operator (names like `aten.mm.default`) is theirs.
+def is_simple(program: ExportedProgram) -> bool:
+    """Whether two rewrites in place do what ExecuTorch's passes do to a delegate's graph."""
+    inputs = set(program.graph_signature.user_inputs)
+    constant = {node for node in program.graph.find_nodes(op="placeholder") if node.name not in inputs}
+    return all(_is_simple(node, constant) for node in program.graph.nodes if node.op == "call_function")
 
-    All or none, because the passes lean on one another.
-    """
-    if any(part in name for part in ABOUT for name in operators):
-        return list(passes)
-    return [one for one in passes if one.__name__ not in OPTIONAL]
+
+def _is_simple(node: fx.Node, constant: set[fx.Node]) -> bool:
+    name = getattr(node.target, "__name__", "")
+    parts: Any = node.args[0] if name == "aten.cat.default" else ()
+    folds = constant.issuperset(node.all_input_nodes)
+    return name in SIMPLE and len(parts) <= MOST_PARTS and not folds
 
 
 @contextmanager
-def only_needed_passes(operators: Iterable[str]) -> Iterator[None]:
-    """While this is open, XNNPACK's preprocessing runs only what graphs of these operators need."""
+def passes_in_place() -> Iterator[None]:
+    """While this is open, XNNPACK's preprocessing prepares simple graphs in place, and looks up types once."""
     from executorch.backends.xnnpack import xnnpack_preprocess
+    from executorch.exir._serialize import _dataclass
 
     stock = xnnpack_preprocess.XNNPACKPassManager
-    manager = functools.partial(_manager, stock, tuple(operators))
-    with patch.object(xnnpack_preprocess, "XNNPACKPassManager", manager):
+
+    def manager(program: ExportedProgram, passes: Any = None) -> Any:
+        if passes is None and is_simple(program):
+            return _InPlace(program)
+        return stock(program, passes)
+
+    with (
+        patch.object(xnnpack_preprocess, "XNNPACKPassManager", manager),
+        patch.object(_dataclass, "get_type_hints", cache(_dataclass.get_type_hints)),
+    ):
         yield
 
 
-def _manager(stock: Callable[..., Any], operators: tuple[str, ...], program: Any, passes: Any = None) -> Any:
-    manager = stock(program, passes)
-    manager.passes = needed(manager.passes, operators)
-    return manager
+class _InPlace:
+    """What XNNPACK's preprocessing asks of a pass manager."""
+
+    def __init__(self, program: ExportedProgram) -> None:
+        self._program = program
+
+    def transform(self) -> ExportedProgram:
+        from executorch.backends.transforms.addmm_mm_to_linear import apply_addmm_mm_to_linear_transform
+
+        apply_addmm_mm_to_linear_transform(self._program.graph)
+        _fusing_activations()(self._program).call(self._program.graph_module)
+        return self._program
+
+
+@cache
+def _fusing_activations() -> Any:
+    """ExecuTorch's pass that fuses activations, without the tracing it ends with."""
+    from executorch.backends.xnnpack._passes.fuse_activation_pass import FuseActivationPass
+    from executorch.backends.xnnpack._passes.xnnpack_pass import XNNPACKPass
+    from executorch.exir.pass_base import PassResult
+
+    class NotTracing(XNNPACKPass):  # type: ignore[misc, unused-ignore]
+        def call(self, graph_module: fx.GraphModule) -> Any:
+            return PassResult(graph_module, False)
+
+    class Fusing(FuseActivationPass, NotTracing):  # type: ignore[misc, unused-ignore]
+        pass
+
+    return Fusing

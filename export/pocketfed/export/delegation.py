@@ -1,0 +1,84 @@
+"""What XNNPACK took of a graph and what it left, and the refusal of what would be slow."""
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+
+import torch
+from torch import Tensor, fx, nn
+
+from pocketfed.core.errors import ExportError
+from pocketfed.export.rewrites import advice
+
+# Operators that may run as portable kernels: XNNPACK knows floats only, so bytes are cast outside it.
+CHEAP = frozenset({"dim_order_ops._to_dim_order_copy.default", "aten._to_copy.default"})
+
+_DELEGATE_CALL = "executorch_call_delegate"
+_PLUMBING = frozenset({_DELEGATE_CALL, "getitem"})
+
+
+def operator_name(node: fx.Node) -> str:
+    """Of a call, like `aten.mm.default`."""
+    target = node.target
+    if isinstance(target, torch._ops.OpOverload):
+        return str(target)
+    return str(getattr(target, "__name__", target))
+
+
+def count_operators(graph: fx.Graph) -> Mapping[str, int]:
+    """How often each operator occurs."""
+    return Counter(operator_name(node) for node in graph.nodes if node.op == "call_function")
+
+
+def count_delegates(graph: fx.Graph) -> int:
+    """Into how many pieces the graph was cut for XNNPACK."""
+    return sum(operator_name(node) == _DELEGATE_CALL for node in graph.nodes if node.op == "call_function")
+
+
+def portable_nodes(graph: fx.Graph) -> list[fx.Node]:
+    """What is left to portable kernels."""
+    return [
+        node for node in graph.nodes if node.op == "call_function" and operator_name(node) not in _PLUMBING
+    ]
+
+
+def refuse_slow(portable: Mapping[str, Sequence[fx.Node]], sources: Mapping[str, nn.Module]) -> None:
+    """Nothing, if all these portable nodes are cheap.
+
+    Args:
+        portable: by method.
+        sources: the module that each method was exported from.
+
+    Raises:
+        ExportError: with every other operator, its shape, where it comes from and what to write instead.
+    """
+    problems = [
+        f"method {name!r}: {operator_name(node)} on {_shape(node)}{_origin(node, sources[name])}; "
+        f"{advice(operator_name(node))}"
+        for name, nodes in portable.items()
+        for node in nodes
+        if operator_name(node) not in CHEAP
+    ]
+    if problems:
+        raise ExportError(
+            "XNNPACK, the fast backend of phones, does not take:\n"
+            + "\n".join(dict.fromkeys(problems))
+            + "\nTo run these on slow kernels all the same, give --allow-portable (allow_portable=True)."
+        )
+
+
+def _shape(node: fx.Node) -> str:
+    value = node.meta.get("val")
+    return f"{list(value.shape)} {value.dtype}" if isinstance(value, Tensor) else "several tensors"
+
+
+def _origin(node: fx.Node, source: nn.Module) -> str:
+    """Where the operator comes from, if known: its module's path, or what `lowering.trace` noted of its caller."""
+    modules = [path for path, _ in node.meta.get("nn_module_stack", {}).values() if path]
+    if modules:
+        return f" in module {modules[-1]}"
+    if isinstance(source, fx.GraphModule):
+        for original in source.graph.nodes:
+            caller = original.meta.get("stack_trace")
+            if caller and original.op == "call_function" and operator_name(original) == operator_name(node):
+                return f", called {caller.strip()}"
+    return ""
