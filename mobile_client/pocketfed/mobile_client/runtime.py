@@ -27,6 +27,14 @@ class Runtime(Protocol):
         ...
 
 
+def import_runtime() -> Any:
+    """ExecuTorch's bindings. Loading them says things about processors and threads as if those were errors."""
+    with warnings.catch_warnings(), native_stderr_hidden():
+        warnings.simplefilter("ignore")  # their own imports use deprecated functions
+        from executorch.extension.pybindings import portable_lib
+    return portable_lib
+
+
 class ExecutorchRuntime:
     """A `.pte` on the ExecuTorch runtime, the one that phones use."""
 
@@ -37,17 +45,20 @@ class ExecutorchRuntime:
             ProgramError: the bytes are no ExecuTorch program.
         """
         self._bytes = program  # the runtime reads from this memory as long as it lives
-        # On loading, the runtime reports on processors and threads as if that were an error.
-        with warnings.catch_warnings(), native_stderr_hidden():
-            warnings.simplefilter("ignore")  # its own imports use deprecated functions
-            from executorch.extension.pybindings import portable_lib
-
-            portable_lib._unsafe_reset_threadpool(threads)
+        portable_lib = import_runtime()
+        with native_stderr_hidden():
+            self._reset_threads = portable_lib._unsafe_reset_threadpool
+            self._reset_threads(threads)
             try:
                 self._module = portable_lib._load_for_executorch_from_buffer(program)
                 self._module.method_names()  # loading is lazy; this reads the header
             except RuntimeError as error:
                 raise ProgramError(f"the program cannot be loaded: {error}") from error
+
+    def use_threads(self, count: int) -> None:
+        """Run on this many threads from now on, as does every other program in this process."""
+        with native_stderr_hidden():
+            self._reset_threads(count)
 
     def run(self, method: str, inputs: Sequence[Array]) -> tuple[Array, ...]:
         """See `Runtime`."""

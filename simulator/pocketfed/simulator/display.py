@@ -56,6 +56,10 @@ class Display:
         if not self._console.is_terminal:
             self._console.print(text)
 
+    def note(self, text: str) -> None:
+        """See `Watcher`."""
+        self._console.print(text, soft_wrap=True)
+
     def answered(self, round_number: int, done: int, cohort: int) -> None:
         """See `Watcher`."""
         self._progress.update(

@@ -18,15 +18,10 @@ from pocketfed.core.errors import ConfigError, MissingPackageError
 from pocketfed.simulator.client_app import build_client_app
 from pocketfed.simulator.config import Config
 from pocketfed.simulator.inprocess import InProcessGrid
+from pocketfed.simulator.workers import workers_of
 
 Engine = Callable[[ServerApp, Path], None]
 """Runs a server against the fleet of a folder until the server is done."""
-
-
-def workers_of(config: Config) -> int:
-    """Worker processes: as asked, or one per core, and never more than phones."""
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    return min(config.workers or cores, config.fleet.phones)
 
 
 def build_engine(config: Config) -> Engine:

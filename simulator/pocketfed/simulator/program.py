@@ -7,10 +7,13 @@ from pocketfed.core.captures.windows import window_size
 from pocketfed.core.learning_step import methods
 from pocketfed.core.learning_task import LearningTask, learning_task
 from pocketfed.core.modality import Modality
+from pocketfed.core.optimisers import choose_optimiser
 from pocketfed.core.program_spec import ProgramSpec, program_spec
 from pocketfed.core.views import PhotoView, SoundView, View
 from pocketfed.mobile_client.runtime import ExecutorchRuntime, Runtime, TorchRuntime
+from pocketfed.mobile_client.threads import fastest_threads
 from pocketfed.simulator.config import Config, build_config, read_toml, to_toml
+from pocketfed.simulator.workers import cores, workers_of
 
 
 def task_of(config: Config, modalities: Sequence[Modality]) -> LearningTask:
@@ -20,29 +23,48 @@ def task_of(config: Config, modalities: Sequence[Modality]) -> LearningTask:
         Modality.SOUND: SoundView(samples=window_size(config.captures.seconds)),
     }
     views = {modality: view for modality, view in every.items() if modality in modalities}
-    return learning_task(config.learning.backbone, views, config.learning.batch)
+    optimiser = choose_optimiser(config.learning.optimiser)
+    return learning_task(config.learning.backbone, views, config.learning.batch, optimiser)
 
 
-def save_program(folder: Path, config: Config, task: LearningTask) -> None:
-    """Write what `load_runtime` reads: the configuration, the modalities and, for ExecuTorch, the program.
+def save_program(folder: Path, config: Config, task: LearningTask) -> list[str]:
+    """Write what `load_runtime` reads: configuration, modalities and, for ExecuTorch, program and threads.
+
+    Where there are more cores than workers, a worker runs the program on as many threads as proved fastest.
+
+    Returns:
+        One line for each operator of the program that a slow kernel runs; `config.allow_portable` accepts them.
 
     Raises:
         ExportError: the task cannot be exported.
     """
     (folder / "config.toml").write_text(to_toml(config))
     (folder / "modalities").write_text("\n".join(task.views))
-    if config.runtime == "executorch":
-        from pocketfed.export.program import task_program  # the exporter is for this process, not for workers
+    if config.runtime != "executorch":
+        return []
+    # The exporter is for this process, not for workers.
+    from pocketfed.export.inspection import slow_operators
+    from pocketfed.export.program import task_program
 
-        (folder / "program.pte").write_bytes(task_program(task, mixed=config.learning.mode == "mixed"))
+    mixed = config.learning.mode == "mixed"
+    program = task_program(task, mixed, config.allow_portable)
+    (folder / "program.pte").write_bytes(program)
+    share = max(1, cores() // workers_of(config))
+    best = 1
+    if share > 1:
+        best = fastest_threads(ExecutorchRuntime(program), program_spec(task, mixed), [1, share])
+    (folder / "threads").write_text(str(best))
+    return slow_operators(program)
 
 
 def load_runtime(folder: Path) -> tuple[ProgramSpec, Runtime]:
-    """The program that `save_program` wrote, ready to run on one thread."""
+    """The program that `save_program` wrote, ready to run."""
     config = build_config(read_toml(folder / "config.toml"))
     task = task_of(config, [Modality(name) for name in (folder / "modalities").read_text().split()])
     mixed = config.learning.mode == "mixed"
     spec = program_spec(task, mixed)
     if config.runtime == "executorch":
-        return spec, ExecutorchRuntime((folder / "program.pte").read_bytes())
+        return spec, ExecutorchRuntime(
+            (folder / "program.pte").read_bytes(), int((folder / "threads").read_text())
+        )
     return spec, TorchRuntime(methods(task, mixed))

@@ -44,6 +44,10 @@ class Watcher(Protocol):
         """Something that takes a while has begun."""
         ...
 
+    def note(self, text: str) -> None:
+        """Something that the user should still see when the run is over."""
+        ...
+
     def answered(self, round_number: int, done: int, cohort: int) -> None:
         """A phone's answer has been folded or refused."""
         ...
@@ -86,7 +90,8 @@ def simulate(config: Config, out: Path, watcher: Watcher, resume: bool = False) 
         try:
             if config.runtime == "executorch":
                 watcher.phase("exporting the learning step (kept for the next run)")
-            save_program(work, config, task)
+            for line in save_program(work, config, task):
+                watcher.note(f"slow kernel: {line}")
             save_fleet(work, fleet, {modality: split.train for modality, split in splits.items()})
             rounds = Rounds(
                 layout=task.layout,
@@ -156,7 +161,7 @@ def plan_of(config: Config, round_number: int) -> Plan:
     fall = 0.5 * (1 + math.cos(math.pi * (round_number - 1) / config.rounds)) if learning.cosine else 1.0
     hyper = Hyper(
         learning.learning_rate * fall, learning.momentum, learning.weight_decay, learning.proximal,
-        learning.temperature,
+        learning.temperature, learning.second_momentum, learning.epsilon,
     )  # fmt: skip
     epochs = {Modality.PHOTO: learning.photo_epochs, Modality.SOUND: learning.sound_epochs}
     return Plan(round_number, config.seed, epochs, learning.mode == "mixed", hyper)
