@@ -52,7 +52,7 @@ class Mixer(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """[n, c, h, w] -> [n, c, h, w]."""
-        same, square, across, down = x.split(self.widths, 1)
+        same, square, across, down = torch.split(x, self.widths, 1)
         mixed = self.norm(torch.cat([same, self.square(square), self.across(across), self.down(down)], 1))
         projected: Tensor = self.narrow(functional.gelu(self.widen(mixed), approximate="tanh"))
         return x + projected

@@ -12,6 +12,7 @@ import pytest
 import soundfile
 from PIL import Image
 
+from pocketfed.simulator.bench.run import Figures
 from pocketfed.simulator.cli import main
 from pocketfed.simulator.config import Config, build_config
 from tests.conftest import REPOSITORY
@@ -33,8 +34,8 @@ def commands() -> list[str]:
     return sorted(set(found))
 
 
-def simulations() -> list[str]:
-    return [command for command in commands() if command.startswith("pocketfed simulate")]
+def calls(name: str) -> list[str]:
+    return [command for command in commands() if command.startswith(f"pocketfed {name}")]
 
 
 @pytest.fixture(scope="module")
@@ -60,7 +61,7 @@ def run(arguments: list[str], monkeypatch: pytest.MonkeyPatch) -> int:
     return int(ended.value.code or 0)
 
 
-@pytest.mark.parametrize("command", simulations())
+@pytest.mark.parametrize("command", calls("simulate"))
 def test_simulations(command: str, captures: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Own captures in place of the reader's, one round, two phones, the eager twin."""
     monkeypatch.chdir(tmp_path)
@@ -72,6 +73,9 @@ def test_simulations(command: str, captures: Path, tmp_path: Path, monkeypatch: 
         assert run(begun, monkeypatch) == 0
         assert run(words, monkeypatch) == 0
         return
+    if "mine.py" in words:
+        page = (REPOSITORY / "docs" / "simulate.md").read_text()
+        (tmp_path / "mine.py").write_text(re.findall(r"```python\n(.*?)```", page, flags=re.DOTALL)[0])
     for flag in ("photos", "sounds"):
         if f"--{flag}" in words:
             words[words.index(f"--{flag}") + 1] = str(captures / flag)
@@ -87,6 +91,27 @@ def test_simulations(command: str, captures: Path, tmp_path: Path, monkeypatch: 
     assert (tmp_path / "run" / "report.html").exists()
 
 
+@pytest.mark.parametrize("command", calls("bench"))
+def test_benches(command: str, captures: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Everything but the stopwatch, which tests/simulator/bench holds."""
+    monkeypatch.chdir(tmp_path)
+    shutil.copytree(REPOSITORY / "benchmarks", tmp_path / "benchmarks")
+    words = shlex.split(command)[1:]
+    if "--bundle" in words:
+        small = ["--rounds", "1", "--phones", "2", "--runtime", "torch", "--alpha", "1"]
+        out = words[words.index("--bundle") + 1]
+        assert run(["simulate", "--photos", str(captures / "photos"), *small, "--out", out], monkeypatch) == 0
+    times = {"median_ms": 1.0, "p95_ms": 1.0, "resident_bytes": None}
+    row = {
+        "label": "step", "threads": 1, "batch": 4, "executorch": times, "eager": times, "ratio_to_eager": 1.0,
+        "load_ms": 1.0, "program_bytes": 1, "arena_bytes": 1,
+    }  # fmt: skip
+    monkeypatch.setattr("pocketfed.simulator.bench.run.benchmark", lambda *arguments: Figures([row], []))
+    assert run(words, monkeypatch) == 0
+    for flag in {"--json", "--plot"} & set(words):
+        assert Path(words[words.index(flag) + 1]).stat().st_size > 0
+
+
 def test_make_targets_exist() -> None:
     targets = set(re.findall(r"^([a-z-]+):", (REPOSITORY / "Makefile").read_text(), flags=re.MULTILINE))
     used = {word for command in commands() if command.startswith("make ") for word in command.split()[1:]}
@@ -96,7 +121,7 @@ def test_make_targets_exist() -> None:
 
 def test_every_other_command_names_a_file_or_package_that_exists() -> None:
     for command in commands():
-        if command.startswith(("pocketfed simulate", "make ")):
+        if command.startswith(("pocketfed simulate", "pocketfed bench", "make ")):
             continue
         words = shlex.split(re.sub(r"^(\w+=\S+ )+", "", command))  # without settings of the environment
         known = {".venv/bin/uv", "pip", "git", ".", "python", ".venv/bin/python"}

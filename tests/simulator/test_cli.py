@@ -1,9 +1,7 @@
 """The command line as a person meets it: help, errors, exit codes, and the run that scripts rely on."""
 
 import json
-import sys
 from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -11,31 +9,7 @@ import pytest
 import soundfile
 from PIL import Image
 
-from pocketfed.simulator.cli import main
-
-
-@dataclass(frozen=True)
-class Shown:
-    """What a command showed."""
-
-    code: int
-    out: str
-    err: str
-
-
-@pytest.fixture
-def pocketfed(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Callable[..., Shown]:
-    """Runs the command in this process, through its real entry point; importing torch anew would take seconds."""
-
-    def run(*arguments: object) -> Shown:
-        monkeypatch.setattr(sys, "argv", ["pocketfed", *map(str, arguments)])
-        with pytest.raises(SystemExit) as ended:
-            main()
-        code = ended.value.code or 0
-        assert isinstance(code, int)
-        return Shown(code, *capsys.readouterr())
-
-    return run
+from tests.conftest import Shown
 
 
 def album(folder: Path, count: int) -> Path:

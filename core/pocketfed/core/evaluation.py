@@ -38,7 +38,11 @@ def embed(task: LearningTask, weights: NDArray[np.float32], captures: Captures) 
     with torch.no_grad():
         for start in range(0, len(captures), 256):
             parts.append(function(theta, torch.from_numpy(captures.items[start : start + 256]))[0].numpy())
-    features = np.concatenate(parts)
+    return clip_means(np.concatenate(parts), captures)
+
+
+def clip_means(features: Features, captures: Captures) -> Features:
+    """From features of each window, [len(captures), features], to those of each clip; see `embed`."""
     _, clip = np.unique(captures.clips, return_inverse=True)
     total = np.zeros((clip.max() + 1, features.shape[1]), dtype=np.float64)
     with np.errstate(

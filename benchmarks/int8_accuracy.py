@@ -1,0 +1,90 @@
+"""What int8 costs in accuracy, on the captures and with the encoder of a finished run.
+
+    python benchmarks/int8_accuracy.py runs/accuracy/seed-0
+
+The last checkpoint is exported twice for inference, float32 and int8, and both programs embed the run's labelled
+captures. int8 is calibrated on captures that were trained on; accuracy is judged on the others.
+"""
+
+from pathlib import Path
+from typing import Annotated
+
+import numpy as np
+import torch
+import typer
+from rich.console import Console
+from rich.table import Table
+
+from pocketfed.core.captures import Captures, Split
+from pocketfed.core.errors import RunFolderError
+from pocketfed.core.evaluation import Features, clip_labels, clip_means, is_labelled, judge
+from pocketfed.export.executorch import Program
+from pocketfed.export.inference import export_inference
+from pocketfed.mobile_client.runtime import ExecutorchRuntime
+from pocketfed.simulator.program import task_of
+from pocketfed.simulator.run_folder import reopen
+from pocketfed.simulator.simulate import load_captures
+
+BATCH = 32
+
+
+def features_of(program: Program, captures: Captures) -> Features:
+    """What the program makes of each clip, float32 [clips, features]."""
+    (name,) = program.methods
+    runtime = ExecutorchRuntime(program.buffer)
+    # Programs take whole batches: the last one is filled up by repeating captures, and cut afterwards.
+    index = np.resize(np.arange(len(captures)), -(-len(captures) // BATCH) * BATCH)
+    parts = [runtime.run(name, [captures.items[rows]])[0] for rows in index.reshape(-1, BATCH)]
+    return clip_means(np.concatenate(parts)[: len(captures)], captures)
+
+
+def main(
+    run: Annotated[Path, typer.Argument(help="Run folder of `pocketfed simulate`, with labelled captures.")],
+    calibration: Annotated[
+        int, typer.Option(help="Captures of the training part to calibrate int8 on.")
+    ] = 256,
+) -> None:
+    """Print accuracy in both precisions, and how close their features are."""
+    torch.set_num_threads(1)
+    _, config, checkpoint = reopen(run)
+    if checkpoint is None:
+        raise RunFolderError(f"{run} has no checkpoint; let the run finish a round first")
+    splits = load_captures(config)
+    task = task_of(config, list(splits))
+    table = Table(title=f"round {checkpoint.round} of {run}: accuracy in %")
+    for heading in ("captures", "precision", "k-NN", "linear probe", "cosine: mean", "least", "MB"):
+        table.add_column(heading, justify="left" if heading in ("captures", "precision") else "right")
+    for modality, split in splits.items():
+        if not is_labelled(split):
+            continue
+        reference: Features | None = None
+        for precision in ("float32", "int8"):
+            program = export_inference(
+                task, checkpoint.weights, modality, BATCH, precision=precision,
+                calibration=_sample(split, calibration),
+            )  # fmt: skip
+            bank, test = features_of(program, split.train), features_of(program, split.test)
+            reference = test if reference is None else reference
+            accuracy = judge(bank, clip_labels(split.train), test, clip_labels(split.test))
+            cosine = _cosine(test, reference)
+            table.add_row(
+                f"{modality}s ({len(test)})", precision, f"{100 * accuracy.knn:.1f}", f"{100 * accuracy.probe:.1f}",
+                f"{cosine.mean():.5f}", f"{cosine.min():.5f}", f"{len(program.buffer) / 1e6:.2f}",
+            )  # fmt: skip
+    Console().print(table)
+
+
+def _sample(split: Split, count: int) -> "np.ndarray[tuple[int, ...], np.dtype[np.generic]]":
+    """Captures of the training part, drawn at random, always the same."""
+    chosen = np.random.default_rng(0).permutation(len(split.train))[:count]
+    return split.train.items[chosen]
+
+
+def _cosine(a: Features, b: Features) -> "np.ndarray[tuple[int], np.dtype[np.float32]]":
+    """[n, features] twice -> [n]."""
+    lengths = np.linalg.norm(a, axis=1) * np.linalg.norm(b, axis=1)
+    return (a * b).sum(1) / lengths  # type: ignore[no-any-return]
+
+
+if __name__ == "__main__":
+    typer.run(main)

@@ -1,0 +1,163 @@
+"""A child process of the benchmark: holds one contest and prints its figures as one line of JSON.
+
+python -m pocketfed.simulator.bench.child WORK_FOLDER CONTEST
+"""
+
+import json
+import sys
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from pocketfed.core.errors import PeerError
+from pocketfed.core.learning_step import Method, embed_method, methods
+from pocketfed.core.modality import Modality
+from pocketfed.mobile_client.runtime import Array, ExecutorchRuntime, Runtime, TorchRuntime, import_runtime
+from pocketfed.simulator.bench.contest import Contest
+from pocketfed.simulator.bench.memory import growth_apart
+from pocketfed.simulator.bench.peers import PEERS, Workload, check_losses
+from pocketfed.simulator.bench.subject import (
+    GENTLE,
+    Subject,
+    ViewsLoss,
+    captures_of,
+    inputs_of,
+    load_subject,
+    views_method,
+    views_of,
+)
+from pocketfed.simulator.bench.timing import interleaved, summary
+
+STEPS = 10
+"""Steps over which the program's weights are compared with eager's."""
+
+MEMORY_CALLS = 3
+
+
+def main() -> None:
+    """Entry point of the child process."""
+    folder, contest = Path(sys.argv[1]), Contest.from_json(sys.argv[2])
+    torch.set_num_threads(1)  # memory is measured in copies of this process, which must have no other thread
+    import_runtime()  # its code is no part of what is measured
+    subject = load_subject(folder)
+    hold = _peer if contest.kind == "peer" else _contest
+    print(json.dumps(hold(folder, contest, subject)))
+
+
+def _contest(folder: Path, contest: Contest, subject: Subject) -> dict[str, Any]:
+    method, inputs = _problem(contest, subject)
+    resident = {
+        "executorch": growth_apart(
+            lambda: _repeat(contest, lambda: _program(folder, contest), contest.method, _own(contest, inputs))
+        ),
+        "eager": growth_apart(lambda: _repeat(contest, lambda: TorchRuntime([method]), method.name, inputs)),
+    }
+    torch.set_num_threads(contest.threads)
+    began = time.perf_counter()
+    program = _program(folder, contest)
+    program.run(contest.method, _own(contest, inputs))
+    loaded = 1e3 * (time.perf_counter() - began)
+    eager: Runtime = TorchRuntime([method])
+    times = interleaved(
+        {
+            "executorch": lambda: program.run(contest.method, _own(contest, inputs)),
+            "eager": lambda: eager.run(method.name, inputs),
+        },
+        contest.rounds,
+    )
+    result: dict[str, Any] = {
+        name: summary(values) | {"resident_bytes": resident[name]} for name, values in times.items()
+    }
+    result["load_ms"] = max(0.0, loaded - result["executorch"]["median_ms"])
+    if contest.method.startswith("step"):
+        return result | _agreement(program, eager, method.name, inputs)
+    ours, theirs = program.run(contest.method, _own(contest, inputs))[0], eager.run(method.name, inputs)[0]
+    return result | {"error": _relative(ours, theirs)}
+
+
+def _agreement(program: Runtime, eager: Runtime, name: str, inputs: Sequence[Array]) -> dict[str, float]:
+    """The largest relative error of the loss, and that of the weights, over ten steps with fresh random numbers.
+
+    Beside them, what the weights of two eager runs differ by whose first weights differ by one rounding.
+    """
+    rng, worst = np.random.default_rng(1), 0.0
+    ours, theirs = list(inputs[:2]), list(inputs[:2])
+    nudged = [np.nextafter(inputs[0], np.float32(np.inf)), inputs[1]]
+    for _ in range(STEPS):
+        rest = [rng.random(x.shape, dtype=np.float32) if i % 2 else x for i, x in enumerate(inputs[3:-1])]
+        loss, *ours = program.run(name, [*ours, inputs[2], *rest, inputs[-1]])
+        expected, *theirs = eager.run(name, [*theirs, inputs[2], *rest, inputs[-1]])
+        _, *nudged = eager.run(name, [*nudged, inputs[2], *rest, inputs[-1]])
+        worst = max(worst, _relative(loss, expected))
+    return {
+        "loss_error": worst,
+        "weights_error": _relative(ours[0], theirs[0]),
+        "nudged_error": _relative(nudged[0], theirs[0]),
+    }
+
+
+def _peer(folder: Path, contest: Contest, subject: Subject) -> dict[str, Any]:
+    modality = Modality(contest.method.removeprefix("views_"))
+    peer = PEERS[contest.peer]
+    workload = Workload(
+        ViewsLoss(subject),
+        views_of(subject, modality),
+        GENTLE.learning_rate,
+        GENTLE.momentum,
+        GENTLE.weight_decay,
+        contest.threads,
+    )
+    try:
+        check_losses(peer.build(workload), workload)
+        trainer = peer.build(workload)
+    except PeerError as error:
+        return {"refused": str(error)}
+    torch.set_num_threads(contest.threads)
+    method = views_method(subject, modality)
+    inputs = [tensor.numpy() for tensor in method.example]
+    program, eager = _program(folder, contest), TorchRuntime([method])
+    contestants: dict[str, Callable[[], object]] = {
+        "executorch": lambda: program.run(method.name, inputs),
+        "eager": lambda: eager.run(method.name, inputs),
+        contest.peer: trainer.step,
+    }
+    return {name: summary(times) for name, times in interleaved(contestants, contest.rounds).items()}
+
+
+def _repeat(contest: Contest, load: Callable[[], Runtime], method: str, inputs: Sequence[Array]) -> None:
+    torch.set_num_threads(contest.threads)
+    runtime = load()
+    for _ in range(MEMORY_CALLS):
+        runtime.run(method, inputs)
+
+
+def _problem(contest: Contest, subject: Subject) -> tuple[Method, list[Array]]:
+    """The eager method and its inputs."""
+    if contest.kind == "inference":
+        modality = Modality(contest.method.removeprefix("embed_"))
+        captures = captures_of(subject, modality, contest.batch)
+        return embed_method(subject.task, modality), [subject.weights, captures]
+    mixed = contest.method == "step_mixed"
+    method = next(m for m in methods(subject.task, mixed) if m.name == contest.method)
+    return method, inputs_of(subject, method)
+
+
+def _own(contest: Contest, inputs: Sequence[Array]) -> list[Array]:
+    """What the program takes: an inference program has its weights inside."""
+    return list(inputs[1:] if contest.kind == "inference" else inputs)
+
+
+def _program(folder: Path, contest: Contest) -> Runtime:
+    return ExecutorchRuntime((folder / contest.program).read_bytes(), contest.threads)
+
+
+def _relative(ours: Array, theirs: Array) -> float:
+    return float(np.linalg.norm(ours - theirs) / max(float(np.linalg.norm(theirs)), 1e-12))
+
+
+if __name__ == "__main__":
+    main()
