@@ -1,6 +1,5 @@
 """The direct way to the edge dialect against ExecuTorch's own; fails loudly when that changes."""
 
-import warnings
 from collections.abc import Callable
 from typing import Any
 
@@ -14,23 +13,10 @@ from pocketfed.export import executorch
 from pocketfed.export.edge_dialect import PLAIN, edge_program, idle_program, is_plain
 from pocketfed.export.lowering import lower
 from pocketfed.mobile_client.runtime import ExecutorchRuntime
-
-with warnings.catch_warnings():
-    warnings.simplefilter("ignore")  # ExecuTorch's own imports use deprecated functions
-    from executorch.exir import EdgeCompileConfig, to_edge
+from tests.export.stock import stock_edge_program
 
 aten = torch.ops.aten
 Function = Callable[..., tuple[Tensor, ...]]
-
-
-def stock_edge_program(module: nn.Module, inputs: tuple[Tensor, ...]) -> ExportedProgram:
-    config = EdgeCompileConfig(_check_ir_validity=False, preserve_ops=[aten.linear.default])
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        program: ExportedProgram = to_edge(
-            torch.export.export(module, inputs), compile_config=config
-        ).exported_program()
-    return program
 
 
 def calls(program: ExportedProgram) -> list[tuple[str, str, tuple[int, ...], torch.dtype]]:
@@ -93,7 +79,7 @@ CASES = pytest.mark.parametrize(
 def test_the_program_is_the_one_that_executorch_makes(function: Function, inputs: tuple[Tensor, ...]) -> None:
     module = lower(function, inputs)
     assert is_plain(module)
-    assert calls(edge_program(module)) == calls(stock_edge_program(module, inputs))
+    assert calls(edge_program(module)) == calls(stock_edge_program(module, inputs, [aten.linear.default]))
 
 
 def test_every_plain_operator_is_compared_with_executorchs() -> None:

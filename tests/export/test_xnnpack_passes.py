@@ -7,30 +7,19 @@ import numpy as np
 import pytest
 import torch
 from torch import Tensor, nn
-from torch.export import ExportedProgram
 
 from pocketfed.export import executorch, xnnpack_passes
 from pocketfed.export.edge_dialect import edge_program
 from pocketfed.export.lowering import lower
 from pocketfed.export.xnnpack_passes import is_simple, passes_in_place
 from pocketfed.mobile_client.runtime import ExecutorchRuntime
+from tests.export.stock import stock_edge_program
 
 with warnings.catch_warnings():
     warnings.simplefilter("ignore")  # ExecuTorch's own imports use deprecated functions
     from executorch.backends.xnnpack import xnnpack_preprocess
     from executorch.backends.xnnpack._passes import XNNPACKPassManager
-    from executorch.exir import EdgeCompileConfig, to_edge
     from executorch.exir._serialize import _dataclass
-
-
-def stock_edge_program(module: nn.Module, *inputs: Tensor) -> ExportedProgram:
-    config = EdgeCompileConfig(_check_ir_validity=False)
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        program: ExportedProgram = to_edge(
-            torch.export.export(module, inputs), compile_config=config
-        ).exported_program()
-    return program
 
 
 def test_executorchs_passes_are_those_we_replace() -> None:
@@ -59,8 +48,8 @@ class Joined(nn.Module):
 
 
 def test_concatenations_that_executorch_takes_apart_are_not_simple() -> None:
-    assert is_simple(stock_edge_program(Joined(2), torch.ones(2), torch.ones(2)))
-    assert not is_simple(stock_edge_program(Joined(3), torch.ones(2), torch.ones(2)))
+    assert is_simple(stock_edge_program(Joined(2), (torch.ones(2), torch.ones(2))))
+    assert not is_simple(stock_edge_program(Joined(3), (torch.ones(2), torch.ones(2))))
 
 
 class Folds(nn.Module):
@@ -88,7 +77,7 @@ class Folds(nn.Module):
 def test_graphs_that_executorchs_passes_change_are_not_simple(
     module: nn.Module, size: tuple[int, ...]
 ) -> None:
-    assert not is_simple(stock_edge_program(module.requires_grad_(False), torch.ones(size)))
+    assert not is_simple(stock_edge_program(module.requires_grad_(False), (torch.ones(size),)))
 
 
 def test_what_is_replaced_is_put_back() -> None:

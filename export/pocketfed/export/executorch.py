@@ -68,18 +68,40 @@ def build_program(methods: Mapping[str, Method], allow_portable: bool = False) -
             or the module cannot be exported at all.
     """
     with exporting():
-        from executorch.exir import EdgeCompileConfig, EdgeProgramManager
-
         operators, lowered = {}, {}
         for name, (module, inputs) in methods.items():
             graph, lowered[name] = _lower(name, module, inputs)
             operators[name] = count_operators(graph)
-        portable = {name: portable_nodes(program.graph) for name, program in lowered.items()}
-        if not allow_portable:
-            refuse_slow(portable, {name: module for name, (module, _) in methods.items()})
-        delegates = {name: count_delegates(program.graph) for name, program in lowered.items()}
-        edge = EdgeProgramManager(lowered, compile_config=EdgeCompileConfig(_check_ir_validity=False))
-        finished = edge.to_executorch()
+        return finish(
+            lowered, operators, {name: module for name, (module, _) in methods.items()}, allow_portable
+        )
+
+
+def finish(
+    lowered: Mapping[str, ExportedProgram],
+    operators: Mapping[str, Mapping[str, int]],
+    sources: Mapping[str, torch.nn.Module],
+    allow_portable: bool,
+) -> Program:
+    """The program of methods of which XNNPACK has taken its parts; to be called within `exporting`.
+
+    Args:
+        lowered: by method.
+        operators: how often each operator of a method occurred before delegation.
+        sources: the module that each method was exported from.
+        allow_portable: as in `build_program`.
+
+    Raises:
+        ExportError: an operator is left outside the delegate that is not cheap, and `allow_portable` is false.
+    """
+    from executorch.exir import EdgeCompileConfig, EdgeProgramManager
+
+    portable = {name: portable_nodes(program.graph) for name, program in lowered.items()}
+    if not allow_portable:
+        refuse_slow(portable, sources)
+    delegates = {name: count_delegates(program.graph) for name, program in lowered.items()}
+    edge = EdgeProgramManager(dict(lowered), compile_config=EdgeCompileConfig(_check_ir_validity=False))
+    finished = edge.to_executorch()
     arenas = {
         plan.name: sum(plan.non_const_buffer_sizes) for plan in finished.executorch_program.execution_plan
     }
@@ -90,7 +112,7 @@ def build_program(methods: Mapping[str, Method], allow_portable: bool = False) -
             arenas[name],
             operators[name],
         )
-        for name in methods
+        for name in lowered
     }
     return Program(bytes(finished.buffer), reports)
 

@@ -22,14 +22,8 @@ from pocketfed.core.learning_step import embed_method
 from pocketfed.core.learning_task import LearningTask
 from pocketfed.core.modality import Modality
 from pocketfed.export.constant_operands import constants_on_the_right
-from pocketfed.export.delegation import (
-    count_delegates,
-    count_operators,
-    operator_name,
-    portable_nodes,
-    refuse_slow,
-)
-from pocketfed.export.executorch import MethodReport, Program, exported_program, exporting
+from pocketfed.export.delegation import count_operators
+from pocketfed.export.executorch import Program, exported_program, exporting, finish
 from pocketfed.export.inference_operators import inference_decompositions
 from pocketfed.export.lowering import lower
 from pocketfed.export.quantisation import quantise
@@ -158,17 +152,5 @@ def _lower_to_xnnpack(
         partitioner={name: [XnnpackPartitioner()]},
         compile_config=EdgeCompileConfig(_check_ir_validity=False),
     )
-    graph = edge.exported_program(name).graph
-    portable = portable_nodes(graph)
-    if not allow_portable:
-        refuse_slow({name: portable}, {name: source})
-    delegates = count_delegates(graph)
-    finished = edge.to_executorch()
-    (plan,) = finished.executorch_program.execution_plan
-    report = MethodReport(
-        delegates,
-        tuple(operator_name(node) for node in portable),
-        sum(plan.non_const_buffer_sizes),
-        count_operators(exported.graph),
-    )
-    return Program(bytes(finished.buffer), {name: report})
+    operators = {name: count_operators(exported.graph)}
+    return finish({name: edge.exported_program(name)}, operators, {name: source}, allow_portable)

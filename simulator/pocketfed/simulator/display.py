@@ -5,17 +5,10 @@ from types import TracebackType
 from typing import Self
 
 from rich.console import Console
-from rich.progress import (
-    BarColumn,
-    MofNCompleteColumn,
-    Progress,
-    SpinnerColumn,
-    TextColumn,
-    TimeElapsedColumn,
-)
 from rich.table import Table
 
 from pocketfed.core.modality import Modality
+from pocketfed.simulator.progress import progress_bar
 from pocketfed.simulator.run_folder import Record
 
 
@@ -24,15 +17,7 @@ class Display:
 
     def __init__(self, console: Console) -> None:
         self._console = console
-        self._progress = Progress(
-            SpinnerColumn(),
-            TextColumn("{task.description}"),
-            BarColumn(),
-            MofNCompleteColumn(),
-            TimeElapsedColumn(),
-            console=console,
-            transient=True,
-        )
+        self._progress = progress_bar(console)
         self._task = self._progress.add_task("starting", total=None)
         self._rounds = 0
         self._loss = ""

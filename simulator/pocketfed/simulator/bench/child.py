@@ -141,8 +141,7 @@ def _problem(contest: Contest, subject: Subject) -> tuple[Method, list[Array]]:
         modality = Modality(contest.method.removeprefix("embed_"))
         captures = captures_of(subject, modality, contest.batch)
         return embed_method(subject.task, modality), [subject.weights, captures]
-    mixed = contest.method == "step_mixed"
-    method = next(m for m in methods(subject.task, mixed) if m.name == contest.method)
+    method = next(m for m in methods(subject.task) if m.name == contest.method)
     return method, inputs_of(subject, method)
 
 

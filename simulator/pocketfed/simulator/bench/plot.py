@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from pathlib import Path
 
-from pocketfed.simulator.bench.run import Row, counted
+from pocketfed.simulator.bench.run import Row, in_words
 
 
 def plot(rows: Sequence[Row], title: str, path: Path) -> None:
@@ -34,4 +34,4 @@ def plot(rows: Sequence[Row], title: str, path: Path) -> None:
 
 
 def _label(row: Row) -> str:
-    return f"{row['label']}, batch {row['batch']}, {counted(row['threads'], 'thread')}"
+    return f"{row['label']}, batch {row['batch']}, {in_words(row['threads'])}"

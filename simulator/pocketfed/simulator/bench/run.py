@@ -26,7 +26,7 @@ CALIBRATION = 128
 """Captures that an int8 program is calibrated on."""
 
 Row = dict[str, Any]
-"""Figures of one contest; docs/benchmarks.md lists the keys."""
+"""Figures of one contest; docs/bench.md lists the keys."""
 
 PATIENCE = 1800.0
 """Seconds after which a child process is given up."""
@@ -95,15 +95,15 @@ def benchmark(
         watcher.expect(len(contests))
         rows = []
         for contest in contests:
-            watcher.phase(f"{contest.label}, {counted(contest.threads, 'thread')}")
+            watcher.phase(f"{contest.label}, {in_words(contest.threads)}")
             rows.append(measure(folder, contest, processes))
             watcher.finished()
     return Figures(rows, slow)
 
 
-def counted(count: int, word: str) -> str:
+def in_words(threads: int) -> str:
     """`1 thread`, `2 threads`."""
-    return f"{count} {word}" if count == 1 else f"{count} {word}s"
+    return "1 thread" if threads == 1 else f"{threads} threads"
 
 
 def prepare(folder: Path, subject: Subject, tell: Callable[[str], None]) -> list[str]:
@@ -143,7 +143,13 @@ def inference_contests(
             tell(f"exporting inference on {modality}s in {precision}")
             captures = captures_of(subject, modality, CALIBRATION) if precision == "int8" else None
             program = export_inference(
-                subject.task, subject.weights, modality, 1, precision=precision, calibration=captures
+                subject.task,
+                subject.weights,
+                modality,
+                1,
+                precision=precision,
+                calibration=captures,
+                allow_portable=subject.config.allow_portable,
             )
             name = f"infer_{modality}_{precision}.pte"
             (folder / name).write_bytes(program.buffer)
@@ -163,7 +169,7 @@ def peer_contests(
     method = views_method(subject, modality)
     tell("exporting a step without augmentation, as peers have it")
     name = f"{method.name}.pte"
-    (folder / name).write_bytes(export_program([method]).buffer)
+    (folder / name).write_bytes(export_program([method], subject.config.allow_portable).buffer)
     contests = []
     for peer in peers:
         turns = max(2, rounds // 5) if peer == "stock" else rounds  # seconds a step
@@ -215,7 +221,7 @@ def run_child(folder: Path, contest: Contest) -> dict[str, Any]:
     command = [sys.executable, "-m", "pocketfed.simulator.bench.child", str(folder), contest.to_json()]
     environment = os.environ | {
         "OMP_NUM_THREADS": str(contest.threads),
-        # Without this, glibc gives eager PyTorch's activations back after every step and takes them anew,
+        # Without these, glibc gives eager PyTorch's activations back after every step and takes them anew,
         # which flatters ExecuTorch.
         "MALLOC_MMAP_MAX_": "0",
         "MALLOC_TRIM_THRESHOLD_": "-1",

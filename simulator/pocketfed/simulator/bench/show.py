@@ -5,17 +5,10 @@ from types import TracebackType
 from typing import Self
 
 from rich.console import Console
-from rich.progress import (
-    BarColumn,
-    MofNCompleteColumn,
-    Progress,
-    SpinnerColumn,
-    TextColumn,
-    TimeElapsedColumn,
-)
 from rich.table import Table
 
 from pocketfed.simulator.bench.run import Row
+from pocketfed.simulator.progress import progress_bar
 
 
 class BenchDisplay:
@@ -23,8 +16,7 @@ class BenchDisplay:
 
     def __init__(self, console: Console) -> None:
         self._console = console
-        columns = (SpinnerColumn(), TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn())
-        self._progress = Progress(*columns, TimeElapsedColumn(), console=console, transient=True)
+        self._progress = progress_bar(console)
         self._bar = self._progress.add_task("starting", total=None)
 
     def __enter__(self) -> Self:

@@ -54,19 +54,14 @@ def captures_of(subject: Subject, modality: Modality, count: int) -> Array:
 
 def inputs_of(subject: Subject, method: Method) -> list[Array]:
     """Inputs of a step or an embedding of the task's program: weights, captures, random numbers, rates."""
-    modalities = [m for m in subject.task.views if m in method.name] or list(subject.task.views)
-    if method.name.startswith("embed"):
-        return [subject.weights, captures_of(subject, modalities[0], len(method.example[1]))]
-    rng = np.random.default_rng(0)
-    inputs: list[Array] = [
-        subject.weights,
-        np.zeros(subject.task.state_size, np.float32),
-        subject.weights.copy(),
-    ]
-    for i, modality in enumerate(modalities):
-        size, *noise = method.example[4 + 2 * i].shape
-        inputs += [captures_of(subject, modality, size), rng.random((size, *noise), dtype=np.float32)]
-    return [*inputs, GENTLE.vector([len(inputs[3])] * len(modalities))]
+    what, _, name = method.name.partition("_")
+    modality, size = Modality(name), subject.task.batch
+    captures = captures_of(subject, modality, size)
+    if what == "embed":
+        return [subject.weights, captures]
+    state = np.zeros(subject.task.state_size, dtype=np.float32)
+    noise = np.random.default_rng(0).random(tuple(method.example[4].shape), dtype=np.float32)
+    return [subject.weights, state, subject.weights.copy(), captures, noise, GENTLE.vector([size])]
 
 
 def views_of(subject: Subject, modality: Modality) -> Tensor:
