@@ -1,6 +1,7 @@
 """Files are whole or not there."""
 
 import os
+import stat
 from pathlib import Path
 
 import pytest
@@ -20,3 +21,9 @@ def test_a_failure_leaves_the_old_file_and_no_litter(tmp_path: Path, monkeypatch
         write_atomically(path, b"new")
     assert path.read_bytes() == b"old"
     assert [p.name for p in tmp_path.iterdir()] == ["file"]
+
+
+def test_a_key_is_its_owners_alone(tmp_path: Path) -> None:
+    write_atomically(tmp_path / "open", b"1")
+    write_atomically(tmp_path / "key", b"1", mode=0o600)
+    assert [stat.S_IMODE((tmp_path / name).stat().st_mode) for name in ("open", "key")] == [0o644, 0o600]

@@ -5,12 +5,20 @@
     │   ├── ConfigError            one or more values of a configuration, all reported at once
     │   ├── CaptureError           a photo, a sound, or a folder of them
     │   ├── RunFolderError         a run folder that is missing, foreign, or of another version
+    │   ├── BundleError            a bundle that is missing, damaged, or of another version
+    │   ├── KeyFileError           a key or a certificate that is missing, damaged, or readable by others
+    │   ├── ServerError            a server that cannot be started, reached, or refuses this phone for good
+    │   ├── PolicyError            a file with a phone's policy or state that cannot be used
     │   ├── MissingPackageError    an optional package that this command needs
     │   ├── NoPhonesError          the phones that a run was promised did not come
     │   ├── ExportError            a network that cannot be turned into a program
     │   ├── BenchmarkError         a measurement that did not come to its end
     │   └── PeerError              an engine that is compared with cannot train this network
     ├── ProgramError               a program refused its inputs or failed while it ran
+    ├── Unreachable                a server does not answer, or not yet; trying again later may help
+    ├── CallRefused                a server answered a call with an error
+    ├── MalformedObject            bytes from outside are not the object that they should be
+    ├── Declined                   the phone's policy does not allow training now; an honest answer
     └── UpdateRejected             what a phone sent is not usable; costs that phone's update only
 
 Anything else that escapes is a programming error and keeps its traceback.
@@ -45,6 +53,22 @@ class RunFolderError(UserError):
     """A run folder is missing, foreign, or written by another version."""
 
 
+class BundleError(UserError):
+    """A bundle is missing, damaged, or of another version."""
+
+
+class KeyFileError(UserError):
+    """A key or certificate file is missing, damaged, of the wrong kind, or readable by others."""
+
+
+class ServerError(UserError):
+    """A server cannot be started or reached, or refuses this phone for good."""
+
+
+class PolicyError(UserError):
+    """A file with a phone's policy or state cannot be used; every mistake in it at once."""
+
+
 class MissingPackageError(UserError):
     """An optional package is needed and absent; the message holds the install line."""
 
@@ -67,6 +91,31 @@ class PeerError(UserError):
 
 class ProgramError(PocketfedError):
     """An exported program refused its inputs or failed while running."""
+
+
+class Unreachable(PocketfedError):
+    """A server does not answer, or cannot take this phone yet; trying again later may help."""
+
+
+class CallRefused(PocketfedError):
+    """A server answered a call with an error.
+
+    Attributes:
+        status: of HTTP.
+        code: of the API; 0 if the answer had none.
+    """
+
+    def __init__(self, call: str, status: int, code: int, detail: str) -> None:
+        self.status, self.code = status, code
+        super().__init__(f"the server refused {call}: {detail} (HTTP {status}, code {code})")
+
+
+class MalformedObject(PocketfedError):
+    """Bytes from outside are not the object that they should be: damaged, of another kind, or out of bounds."""
+
+
+class Declined(PocketfedError):
+    """The phone's policy does not allow training now; the message says which condition."""
 
 
 class UpdateRejected(PocketfedError):

@@ -6,6 +6,7 @@ import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from enum import StrEnum
+from functools import cached_property
 
 import numpy as np
 import torch
@@ -86,7 +87,7 @@ class Layout:
         """Names of the buffers, in order."""
         return tuple(part.name for part in self.slices if part.role is Role.BUFFER)
 
-    @property
+    @cached_property
     def digest(self) -> str:
         """SHA-256 (hex) of the layout; two vectors may be mixed only if their layouts have the same digest."""
         return hashlib.sha256(self.to_json().encode()).hexdigest()

@@ -1,4 +1,4 @@
-"""What the server asks of a phone in one round, and what the phone answers."""
+"""What the server asks of a phone in one round, what the phone answers, and what it says of itself."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -30,6 +30,21 @@ class Plan:
 
 
 @dataclass(frozen=True)
+class Instruction:
+    """What a phone is sent: the plan, and the weights to begin with.
+
+    Attributes:
+        plan: of the round.
+        weights: float32 [p].
+        layout: digest of the weights' layout; a phone whose bundle has another one must not train.
+    """
+
+    plan: Plan
+    weights: NDArray[np.float32]
+    layout: str
+
+
+@dataclass(frozen=True)
 class Update:
     """What a phone sends back.
 
@@ -38,9 +53,34 @@ class Update:
         examples: captures processed, over all epochs and modalities; the weight of this update in an average.
         seen: the captures processed, by modality.
         loss: mean over the round's steps, by modality; a step on a mixed batch counts for both.
+        round: the plan's.
+        layout: the instruction's.
     """
 
     weights: NDArray[np.float32]
     examples: int
     seen: Mapping[Modality, int] = field(default_factory=dict)
     loss: Mapping[Modality, float] = field(default_factory=dict)
+    round: int = 0
+    layout: str = ""
+
+
+@dataclass(frozen=True)
+class PhoneStatus:
+    """What a phone says of itself when the server asks; the server chooses phones by it.
+
+    Attributes:
+        number: identity in the fleet: the phone's random numbers derive from it.
+        captures: how many it holds, by modality.
+        free_memory: bytes; 0 if unknown.
+        charging: whether it is connected to power.
+        app_version: of the app around the bundle.
+        layout: digest of its bundle's layout.
+    """
+
+    number: int
+    captures: Mapping[Modality, int] = field(default_factory=dict)
+    free_memory: int = 0
+    charging: bool = False
+    app_version: str = ""
+    layout: str = ""

@@ -33,6 +33,7 @@ class ProgramSpec:
         batch: captures per step.
         inputs: by modality.
         mixed: whether the program has a step for batches of mixed modalities.
+        layout: digest of the layout of the weights; weights of another layout must not be put in.
     """
 
     weights: int
@@ -40,6 +41,7 @@ class ProgramSpec:
     batch: int
     inputs: Mapping[Modality, Input]
     mixed: bool
+    layout: str
 
     def step(self, modalities: Sequence[Modality]) -> tuple[str, int]:
         """The method for a batch of these modalities, and how many captures of each it takes."""
@@ -54,4 +56,11 @@ def program_spec(task: LearningTask, mixed: bool) -> ProgramSpec:
         )
         for modality, view in task.views.items()
     }
-    return ProgramSpec(task.layout.size, task.state_size, task.batch, inputs, mixed and len(inputs) > 1)
+    return ProgramSpec(
+        weights=task.layout.size,
+        state=task.state_size,
+        batch=task.batch,
+        inputs=inputs,
+        mixed=mixed and len(inputs) > 1,
+        layout=task.layout.digest,
+    )

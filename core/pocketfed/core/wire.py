@@ -1,0 +1,156 @@
+"""Instructions, updates and statuses as flat records: the same keys in every transport and every language.
+
+A record maps names to numbers, strings and bytes. Weights are one byte string, little-endian float32: the cost of a
+round follows the number of objects that it moves, not their bytes, and one record is one object.
+"""
+
+from collections.abc import Mapping
+from dataclasses import asdict
+from typing import Any, TypeAlias
+
+import numpy as np
+from numpy.typing import NDArray
+
+from pocketfed.core.hyper import HYPER, Hyper
+from pocketfed.core.modality import Modality
+from pocketfed.core.plan import Instruction, PhoneStatus, Plan, Update
+
+Value: TypeAlias = int | float | str | bytes
+Items: TypeAlias = Mapping[str, Value]
+
+INSTRUCTION, UPDATE, STATUS = "instruction", "update", "status"
+"""Name of the one record in a message of each kind."""
+
+FLOAT32 = "float32"
+"""Format of weights: little-endian IEEE 754 single precision."""
+
+DECLINED = 100
+"""Error code of an answer that is an honest no: the phone's policy does not allow training now."""
+
+FAILED = 2
+"""Error code of an answer that says why training failed; Flower's code for an exception in a ClientApp."""
+
+
+LONGEST_TEXT = 200
+"""Characters of a text in a status."""
+
+
+def weights_to_bytes(weights: NDArray[np.float32]) -> bytes:
+    """float32 [p] as 4 p bytes."""
+    return weights.astype("<f4", copy=False).tobytes()
+
+
+def weights_from_bytes(content: bytes) -> NDArray[np.float32]:
+    """The inverse of `weights_to_bytes`; the array is read-only and shares memory with `content`.
+
+    Raises:
+        ValueError: the length is no multiple of four.
+    """
+    return np.frombuffer(content, dtype="<f4").astype(np.float32, copy=False)
+
+
+def instruction_items(plan: Plan, weights: bytes, layout: str) -> dict[str, Value]:
+    """An instruction as a record.
+
+    Args:
+        plan: of the round.
+        weights: as `weights_to_bytes` makes them; made once for a whole cohort.
+        layout: digest of the layout.
+    """
+    epochs = {f"epochs-{modality}": count for modality, count in plan.epochs.items()}
+    values = {"round": plan.round, "seed": plan.seed, "mixed": int(plan.mixed), "layout": layout}
+    return {**values, **epochs, **asdict(plan.hyper), "format": FLOAT32, "weights": weights}
+
+
+def read_instruction(items: Mapping[str, Any]) -> Instruction:
+    """The inverse of `instruction_items`.
+
+    Raises:
+        KeyError, TypeError, ValueError: it is not such a record.
+    """
+    hyper = Hyper(**{name: _number(items, name) for name in HYPER})
+    epochs = {m: _integer(items, key) for m in Modality if (key := f"epochs-{m}") in items}
+    plan = Plan(
+        _integer(items, "round"), _integer(items, "seed"), epochs, bool(_integer(items, "mixed")), hyper
+    )
+    weights = _weights(items).copy()  # a step writes into what it is given
+    return Instruction(plan, weights, _text(items, "layout"))
+
+
+def update_items(update: Update) -> dict[str, Value]:
+    """An update as a record."""
+    loss = {f"loss-{modality}": value for modality, value in update.loss.items()}
+    seen = {f"seen-{modality}": value for modality, value in update.seen.items()}
+    values: dict[str, Value] = {"round": update.round, "layout": update.layout, "examples": update.examples}
+    return {**values, **seen, **loss, "format": FLOAT32, "weights": weights_to_bytes(update.weights)}
+
+
+def read_update(items: Mapping[str, Any]) -> Update:
+    """The inverse of `update_items`.
+
+    Raises:
+        KeyError, TypeError, ValueError: it is not such a record.
+    """
+    loss = {m: _number(items, key) for m in Modality if (key := f"loss-{m}") in items}
+    seen = {m: _integer(items, key) for m in Modality if (key := f"seen-{m}") in items}
+    round_number, layout = _integer(items, "round"), _text(items, "layout")
+    return Update(_weights(items), _integer(items, "examples"), seen, loss, round_number, layout)
+
+
+def status_items(status: PhoneStatus) -> dict[str, Value]:
+    """A status as a record."""
+    captures = {f"captures-{modality}": count for modality, count in status.captures.items()}
+    return {
+        "phone": status.number,
+        **captures,
+        "free-memory": status.free_memory,
+        "charging": int(status.charging),
+        "app-version": status.app_version,
+        "layout": status.layout,
+    }
+
+
+def read_status(items: Mapping[str, Any]) -> PhoneStatus:
+    """The inverse of `status_items`.
+
+    Raises:
+        KeyError, TypeError, ValueError: it is not such a record.
+    """
+    captures = {m: _integer(items, key) for m in Modality if (key := f"captures-{m}") in items}
+    number, free = _integer(items, "phone"), _integer(items, "free-memory")
+    if not all(0 <= value < 2**63 for value in (number, free, *captures.values())):
+        raise ValueError("a status has numbers from 0 to 2^63 - 1")
+    version, layout = _text(items, "app-version"), _text(items, "layout")
+    if max(len(version), len(layout)) > LONGEST_TEXT:  # servers keep it
+        raise ValueError(f"a status has texts of at most {LONGEST_TEXT} characters")
+    return PhoneStatus(number, captures, free, bool(_integer(items, "charging")), version, layout)
+
+
+def _weights(items: Mapping[str, Any]) -> NDArray[np.float32]:
+    if (form := _text(items, "format")) != FLOAT32:
+        raise ValueError(f"weights have the format {form[:40]!r}, expected {FLOAT32!r}")
+    content = items["weights"]
+    if not isinstance(content, bytes):
+        raise TypeError(f"weights are {type(content).__name__}, expected bytes")
+    return weights_from_bytes(content)
+
+
+def _integer(items: Mapping[str, Any], name: str) -> int:
+    value = items[name]
+    if type(value) is not int:
+        raise TypeError(f"{name} is {type(value).__name__}, expected an integer")
+    return value
+
+
+def _number(items: Mapping[str, Any], name: str) -> float:
+    value = items[name]
+    if type(value) not in (int, float):
+        raise TypeError(f"{name} is {type(value).__name__}, expected a number")
+    return float(value)
+
+
+def _text(items: Mapping[str, Any], name: str) -> str:
+    value = items[name]
+    if not isinstance(value, str):
+        raise TypeError(f"{name} is {type(value).__name__}, expected a string")
+    return value
