@@ -12,6 +12,7 @@ from torch.export import ExportedProgram
 from pocketfed.export import executorch
 from pocketfed.export.edge_dialect import PLAIN, edge_program, idle_program, is_plain
 from pocketfed.export.lowering import lower
+from pocketfed.export.lowering.graph.averages import MIN_AVERAGED
 from pocketfed.mobile_client.runtime import ExecutorchRuntime
 from tests.export.stock import stock_edge_program
 
@@ -43,7 +44,8 @@ def products(a: Tensor, b: Tensor, photos: Tensor) -> tuple[Tensor, ...]:
     rows = torch.cat([(x.reshape(6, 4) @ a)[1:5], 2 / (b.exp() + 1.0)], 1)  # [4, 8]
     padded = torch.constant_pad_nd(torch.relu(rows), [0, 0, 1, 1])  # [6, 8]
     batches = torch.bmm(padded.reshape(2, 6, 4), torch.stack([a, b], 1).permute(1, 0, 2))
-    return batches, torch.nn.functional.linear(rows.reshape(8, 4), a), 3.0 - a.mean()
+    sums = torch.ones(1, 8) @ (rows.reshape(8, 4, 1) * torch.ones(MIN_AVERAGED // 32)).reshape(8, -1)
+    return batches, torch.nn.functional.linear(rows.reshape(8, 4), a), 3.0 - a.mean(), sums
 
 
 PRODUCTS = (torch.randn(4, 4), torch.randn(4, 4), torch.randint(0, 256, (2, 4, 3), dtype=torch.uint8))

@@ -80,6 +80,37 @@ def test_graphs_that_executorchs_passes_change_are_not_simple(
     assert not is_simple(stock_edge_program(module.requires_grad_(False), (torch.ones(size),)))
 
 
+class Average(nn.Module):
+    """The mean of two axes, which come last after a permutation."""
+
+    def __init__(self, order: tuple[int, ...], sizes: tuple[int, ...]) -> None:
+        super().__init__()
+        self.order, self.sizes = order, sizes
+
+    def forward(self, x: Tensor) -> Tensor:
+        means = (x + x).permute(self.order).mean((2, 3), keepdim=True)
+        return means.reshape(self.sizes) * 2.0
+
+
+@pytest.mark.parametrize(
+    ("order", "sizes", "simple"),
+    [
+        ((0, 3, 1, 2), (2, 5), True),
+        ((0, 3, 2, 1), (2, 5), False),  # the pixels of a row are not in a row
+        ((0, 1, 2, 3), (2, 3), False),
+    ],
+)
+def test_averages_of_pixels_with_their_channels_last_are_read_in_place(
+    order: tuple[int, ...], sizes: tuple[int, ...], simple: bool
+) -> None:
+    x = torch.randn(2, 3, 4, 5)
+    module = Average(order, sizes)
+    assert is_simple(stock_edge_program(module, (x,))) == simple
+    program = executorch.build_program({"forward": (module, (x,))})
+    actual = ExecutorchRuntime(program.buffer).run("forward", [x.numpy()])[0]
+    np.testing.assert_allclose(actual, module(x).numpy(), rtol=1e-5, atol=1e-6)
+
+
 def test_what_is_replaced_is_put_back() -> None:
     before = xnnpack_preprocess.XNNPACKPassManager, _dataclass.get_type_hints
     with passes_in_place():

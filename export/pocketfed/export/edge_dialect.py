@@ -42,7 +42,7 @@ PLAIN = COPIES.keys() | {
     aten.minimum.default, aten.relu.default, aten.hardtanh.default, aten.clamp.default, aten.abs.default,
     aten.neg.default, aten.exp.default, aten.log.default, aten.sqrt.default, aten.rsqrt.default,
     aten.sigmoid.default, aten.tanh.default, aten.floor.default, aten.ceil.default, aten.sin.default,
-    aten.cos.default, aten.leaky_relu.default,
+    aten.cos.default, aten.leaky_relu.default, aten.mean.dim,
 }  # fmt: skip
 """Operators that on the way to the edge dialect change nothing but their name."""
 

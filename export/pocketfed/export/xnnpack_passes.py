@@ -2,8 +2,8 @@
 
 ExecuTorch runs seventeen passes over every delegated graph, and each but one traces all of it. To a graph of products,
 elementwise operators and moves of memory only two things happen in them: an activation is fused into the operator before it,
-and a product with a transposed matrix becomes `linear`. Those two are done here in place; all other graphs
-go through ExecuTorch's passes. Writing a graph down looks up the same few types again for every operator: they are
+and a product with a transposed matrix becomes `linear`. Those two are done here in place, and an average over pixels
+that lie channels last already is left to find them there; all other graphs go through ExecuTorch's passes. Writing a graph down looks up the same few types again for every operator: they are
 remembered. Private to ExecuTorch; tests/export/test_xnnpack_passes.py says when it changed.
 """
 
@@ -36,7 +36,22 @@ def _is_simple(node: fx.Node, constant: set[fx.Node]) -> bool:
     name = getattr(node.target, "__name__", "")
     parts: Any = node.args[0] if name == "aten.cat.default" else ()
     folds = constant.issuperset(node.all_input_nodes)
-    return name in SIMPLE and len(parts) <= MOST_PARTS and not folds
+    averages = name != "aten.mean.dim" or _averages_channels_last(node)
+    return name in SIMPLE and len(parts) <= MOST_PARTS and not folds and averages
+
+
+def _averages_channels_last(node: fx.Node) -> bool:
+    """Whether a mean over [n, c, h, w] could as well read the pixels [n, h, w, c] behind a permutation.
+
+    All that knows the order of its result, [n, c, 1, 1] or [n, 1, 1, c], must be reshapes.
+    """
+    permuted: Any = node.args[0]
+    return (
+        getattr(permuted.target, "__name__", "") == "aten.permute_copy.default"
+        and list(permuted.args[1]) == [0, 3, 1, 2]
+        and permuted.args[0].op == "call_function"
+        and all(getattr(user.target, "__name__", "") == "aten.view_copy.default" for user in node.users)
+    )
 
 
 @contextmanager
@@ -69,8 +84,18 @@ class _InPlace:
         from executorch.backends.transforms.addmm_mm_to_linear import apply_addmm_mm_to_linear_transform
 
         apply_addmm_mm_to_linear_transform(self._program.graph)
+        _read_channels_last(self._program.graph)
         _fusing_activations()(self._program).call(self._program.graph_module)
         return self._program
+
+
+def _read_channels_last(graph: fx.Graph) -> None:
+    """Averages read [n, h, w, c] itself, which is the order that their node is written down in."""
+    for node in graph.nodes:
+        if getattr(node.target, "__name__", "") == "aten.mean.dim":
+            permuted: Any = node.args[0]
+            node.replace_input_with(permuted, permuted.args[0])
+    graph.eliminate_dead_code()
 
 
 @cache

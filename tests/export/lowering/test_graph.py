@@ -3,6 +3,7 @@
 import math
 from dataclasses import fields, replace
 from functools import reduce
+from unittest.mock import patch
 
 import pytest
 import torch
@@ -13,7 +14,10 @@ from torch import Tensor, nn
 
 from pocketfed.core.errors import ExportError
 from pocketfed.export.lowering import Passes, lower
+from pocketfed.export.lowering.graph import averages
+from pocketfed.export.lowering.graph.averages import MIN_AVERAGED
 from pocketfed.export.lowering.graph.layout import split
+from pocketfed.export.lowering.operators.reductions import column_means
 from tests.export.lowering.checks import assert_lowers, targets, with_gradients
 
 ONE_OFF = [replace(Passes(), **{field.name: False}) for field in fields(Passes)]
@@ -80,6 +84,34 @@ def test_a_transposed_right_side_becomes_a_linear_operator() -> None:
     assert targets(lower(product, inputs)) == ["aten.linear.default"]
     without = targets(lower(product, inputs, Passes(linear_from_mm=False)))
     assert without == ["aten.permute.default", "aten.mm.default"]
+
+
+@settings(deadline=None, max_examples=25)
+@given(st.integers(1, 40), st.integers(1, 40), st.integers(1, 3), st.floats(-2.0, 2.0, width=32))
+def test_sums_over_rows_become_averages(rows: int, columns: int, height: int, weight: float) -> None:
+    def summed(x: Tensor) -> Tensor:  # [height, rows, columns] -> [1, columns]
+        return torch.full((1, height * rows), weight) @ torch.exp(x).reshape(-1, columns)
+
+    x = torch.randn(height, rows, columns)
+    with patch.object(averages, "MIN_AVERAGED", 1):
+        module = assert_lowers(with_gradients(summed), [x])
+    assert targets(module).count("aten.mean.dim") == 1
+    assert "aten.mean.dim" not in targets(assert_lowers(with_gradients(summed), [x]))
+
+
+@pytest.mark.parametrize("rows", [1, 3, 49, 64, 1536])
+def test_a_mean_over_rows_is_an_average_and_no_more(rows: int) -> None:
+    with patch.object(averages, "MIN_AVERAGED", 1):
+        module = assert_lowers(lambda x: (column_means(x),), [torch.randn(rows, 3)])
+    assert "aten.mean.dim" in targets(module)
+    assert "aten.mul.Tensor" not in targets(module)
+
+
+def test_only_a_row_of_equal_weights_is_an_average() -> None:
+    x = torch.randn(2, MIN_AVERAGED)
+    for left in (torch.tensor([[1.0, 2.0]]), torch.ones(2, 2)):
+        assert targets(assert_lowers(lambda x, left=left: (left @ x,), [x])) == ["aten.mm.default"]
+    assert targets(assert_lowers(lambda x: (x[:1, :2] @ x,), [x])).count("aten.mm.default") == 1
 
 
 def test_equal_expressions_are_computed_once() -> None:

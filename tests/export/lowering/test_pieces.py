@@ -12,7 +12,15 @@ from torch.nn import functional
 
 from pocketfed.export.lowering import Passes
 from pocketfed.export.lowering.graph import pieces
-from pocketfed.export.lowering.graph.pieces import MAX_PIECES, PIECE_BYTES, count_pieces, split_batch
+from pocketfed.export.lowering.graph.pieces import (
+    MAX_NARROW_PIECES,
+    MAX_PIECES,
+    NARROW_CHANNELS,
+    PIECE_BYTES,
+    Activation,
+    count_pieces,
+    split_batch,
+)
 from tests.export.lowering.checks import assert_lowers, targets, with_gradients
 
 BATCH = 4
@@ -100,7 +108,7 @@ def test_one_piece_goes_through_all_layers_before_the_next(monkeypatch: pytest.M
 
     graph = split_batch(make_fx(two_layers, tracing_mode="fake")(*example())).graph
     order = [node for node in graph.nodes if node.target is torch.ops.aten.convolution.default]
-    assert len(order) == 2 * MAX_PIECES
+    assert len(order) == 2 * BATCH  # four channels are few
     for first, second in zip(order[0::2], order[1::2], strict=True):
         assert second.args[0].args[0] is first  # through a relu
 
@@ -110,17 +118,19 @@ def test_small_activations_stay_whole() -> None:
     assert split_batch(module) is module
 
 
-@given(st.integers(1, 200), st.integers(1, 64 * PIECE_BYTES))
-def test_pieces_are_equal_few_and_small_if_possible(batch: int, largest: int) -> None:
-    count = count_pieces(batch, largest)
+@given(st.integers(1, 200), st.integers(1, 64 * PIECE_BYTES), st.integers(1, 2 * NARROW_CHANNELS))
+def test_pieces_are_equal_few_and_small_if_possible(batch: int, size: int, channels: int) -> None:
+    count = count_pieces(batch, Activation(size, channels))
     assert batch % count == 0
-    assert count <= MAX_PIECES
+    assert count <= (MAX_NARROW_PIECES if channels <= NARROW_CHANNELS else MAX_PIECES)
     smaller = [other for other in range(1, count) if batch % other == 0]
-    assert all(other * PIECE_BYTES < largest for other in smaller)
+    assert all(other * PIECE_BYTES < size for other in smaller)
 
 
 def test_examples_of_the_number_of_pieces() -> None:
-    assert count_pieces(64, PIECE_BYTES) == 1
-    assert count_pieces(64, PIECE_BYTES + 1) == 2
-    assert count_pieces(64, 100 * PIECE_BYTES) == MAX_PIECES
-    assert count_pieces(7, 100 * PIECE_BYTES) == 1
+    assert count_pieces(64, Activation(PIECE_BYTES, 32)) == 1
+    assert count_pieces(64, Activation(PIECE_BYTES + 1, 32)) == 2
+    assert count_pieces(64, Activation(100 * PIECE_BYTES, 32)) == MAX_PIECES
+    assert count_pieces(64, Activation(100 * PIECE_BYTES, 16)) == MAX_NARROW_PIECES
+    assert count_pieces(64, Activation(3 * PIECE_BYTES, 16)) == 4
+    assert count_pieces(7, Activation(100 * PIECE_BYTES, 16)) == 1

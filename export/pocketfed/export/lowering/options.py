@@ -18,6 +18,7 @@ class Passes:
         cancel_permutes: Permutations wait until an operator needs the order, and mostly cancel.
         split_permutes: A permutation that reverses three axes becomes two transpositions.
         linear_from_mm: A product with a transposed right side becomes a linear operator.
+        averaged_rows: Sums over the rows of a large matrix become averages over pixels.
         batch_pieces: Layers that treat images one by one go through the batch in pieces that fit the cache.
         common_subexpressions: Equal expressions are computed once.
     """
@@ -31,5 +32,6 @@ class Passes:
     cancel_permutes: bool = True
     split_permutes: bool = True
     linear_from_mm: bool = True
+    averaged_rows: bool = True
     batch_pieces: bool = True
     common_subexpressions: bool = True

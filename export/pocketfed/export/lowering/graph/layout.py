@@ -15,6 +15,7 @@ from typing import Any
 import torch
 from torch import Tensor, fx
 
+from pocketfed.export.lowering.graph.averages import row_weight, weighted_average
 from pocketfed.export.lowering.graph.builder import Argument, Builder, shape, tensor_attribute
 from pocketfed.export.lowering.graph.elementwise import BINARY, UNARY, broadcast
 from pocketfed.export.lowering.options import Passes
@@ -161,7 +162,11 @@ class _Layout:
     def _mm(self, a: Stored, b: Stored) -> fx.Node:
         if self.passes.linear_from_mm and b.order == (1, 0):
             return self.builder.call(aten.linear.default, self.settle(a), b.node)
-        return self.builder.call(aten.mm.default, self.settle(a), self.settle(b))
+        left, right = self.settle(a), self.settle(b)
+        weight = row_weight(self.builder, left, right) if self.passes.averaged_rows else None
+        if weight is not None:
+            return weighted_average(self.builder, weight, right)
+        return self.builder.call(aten.mm.default, left, right)
 
     def _expand(self, x: Stored, sizes: Sequence[int]) -> fx.Node:
         """A broadcast that has to be spelled out, as a product with ones."""

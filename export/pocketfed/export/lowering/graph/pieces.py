@@ -22,9 +22,11 @@ from torch._ops import OpOverload
 aten = torch.ops.aten
 
 PIECE_BYTES = 1 << 20  # the largest activation of a piece should not exceed this, a core's share of the cache
-# Each piece repeats the operators of the network in the program. Four make a step of 16-channel layers faster by
-# another tenth and other networks by little, and exporting them takes twice as long.
+# Each piece repeats the operators of the network in the program, and exporting four takes twice as long as two. They
+# pay for narrow layers only, a tenth of the step: those move memory in short runs and multiply little in between.
 MAX_PIECES = 2
+MAX_NARROW_PIECES = 4
+NARROW_CHANNELS = 16
 
 
 @dataclass(frozen=True)
@@ -108,13 +110,22 @@ def split_batch(module: fx.GraphModule) -> fx.GraphModule:
     return fx.GraphModule(module, _Writer(plan).write(module.graph)) if plan.pieces else module
 
 
-def count_pieces(batch: int, largest: int) -> int:
-    """Into how many pieces to cut a batch whose largest activation has so many bytes.
+@dataclass(frozen=True, order=True)
+class Activation:
+    """The size of an input or output of a convolution."""
+
+    bytes: int
+    channels: int
+
+
+def count_pieces(batch: int, largest: Activation) -> int:
+    """Into how many pieces to cut a batch with this largest activation.
 
     The fewest equal ones that are small enough, or else as many as are allowed.
     """
-    counts = [count for count in range(1, MAX_PIECES + 1) if batch % count == 0]
-    return next((count for count in counts if largest <= count * PIECE_BYTES), counts[-1])
+    allowed = MAX_NARROW_PIECES if largest.channels <= NARROW_CHANNELS else MAX_PIECES
+    counts = [count for count in range(1, allowed + 1) if batch % count == 0]
+    return next((count for count in counts if largest.bytes <= count * PIECE_BYTES), counts[-1])
 
 
 @dataclass(frozen=True)
@@ -143,17 +154,18 @@ def _plan(graph: fx.Graph) -> _Plan:
     return _Plan(pieces, levels)
 
 
-def _largest_activations(graph: fx.Graph) -> Mapping[int, int]:
-    """For each batch size, the bytes of the largest input or output of a convolution."""
-    largest: dict[int, int] = defaultdict(int)
+def _largest_activations(graph: fx.Graph) -> Mapping[int, Activation]:
+    """For each batch size, the largest input or output of a convolution."""
+    largest: dict[int, Activation] = {}
     for node in graph.nodes:
         if node.target is aten.convolution.default:
             for value in (_value(node), _value(node.args[0])):
-                largest[value.shape[0]] = max(largest[value.shape[0]], value.numel() * value.element_size())
+                activation = Activation(value.numel() * value.element_size(), value.shape[1])
+                largest[value.shape[0]] = max(largest.get(value.shape[0], activation), activation)
     return largest
 
 
-def _pieces_of(node: fx.Node, pieces: Mapping[fx.Node, int], largest: Mapping[int, int]) -> int:
+def _pieces_of(node: fx.Node, pieces: Mapping[fx.Node, int], largest: Mapping[int, Activation]) -> int:
     """How many pieces the node works in."""
     if node.target is operator.getitem:
         source, index = node.args

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from pocketfed.export.lowering.operators.axes import batch_first, spatial_first
-from pocketfed.export.lowering.operators.reductions import column_sums, row_sums
+from pocketfed.export.lowering.operators.reductions import column_means, column_sums, row_sums
 from pocketfed.export.lowering.options import Passes
 
 Gradients = tuple[Tensor | None, Tensor | None, Tensor | None]
@@ -34,11 +34,11 @@ def group_norm(
         if bias is not None:
             y = y + bias.reshape(1, channels, 1)
         return y.reshape(x.shape), mean.reshape(batch, groups), inverse.reshape(batch, groups)
-    rows = spatial_first(x).reshape(positions, batch * channels)  # [HW, N*C]
-    pool = _group_means(channels, groups, positions)
-    mean = torch.mm(column_sums(rows).reshape(batch, channels), pool)  # [N, G]
+    rows = spatial_first(x).reshape(1, 1, positions, batch * channels)  # pixels of N*C channels
+    pool = _group_means(channels, groups)
+    mean = torch.mm(_pixel_means(rows).reshape(batch, channels), pool)  # [N, G]
     centred = rows - _to_channels(mean, channels)
-    variance = torch.mm(column_sums(centred * centred).reshape(batch, channels), pool)  # [N, G]
+    variance = torch.mm(_pixel_means(centred * centred).reshape(batch, channels), pool)  # [N, G]
     inverse = torch.rsqrt(variance + eps)
     y = centred * _to_channels(inverse, channels, weight)
     if bias is not None:
@@ -64,22 +64,23 @@ def group_norm_backward(
         return _group_norm_backward_by_rows(
             grad, x, mean, inverse, weight, batch, channels, positions, groups, wanted
         )
-    rows = spatial_first(x).reshape(positions, batch * channels)  # [HW, N*C]
-    to_y = spatial_first(grad).reshape(positions, batch * channels)  # [HW, N*C]
+    rows = spatial_first(x).reshape(1, 1, positions, batch * channels)  # pixels of N*C channels
+    to_y = spatial_first(grad).reshape(1, 1, positions, batch * channels)
     # Centred as in the forward pass, which shares it: sums over raw values would cancel far from zero.
-    centred = rows - _to_channels(mean, channels)  # [HW, N*C]
-    sums = column_sums(to_y).reshape(batch, channels)  # [N, C]
-    aligned = column_sums(to_y * centred).reshape(batch, channels)  # [N, C]
+    centred = rows - _to_channels(mean, channels)  # [1, 1, HW, N*C]
+    means = _pixel_means(to_y).reshape(batch, channels)  # [N, C]
+    aligned = _pixel_means(to_y * centred).reshape(batch, channels)  # [N, C]
     aligned = aligned * _to_channels(inverse, channels).reshape(batch, channels)  # of grad * normalised x
-    pool = _group_means(channels, groups, positions)
-    scaled_sums, scaled_aligned = (sums, aligned) if weight is None else (sums * weight, aligned * weight)
-    offset = _to_channels(torch.mm(scaled_sums, pool) * inverse, channels)  # [1, N*C]
+    pool = _group_means(channels, groups)
+    scaled_means, scaled_aligned = (means, aligned) if weight is None else (means * weight, aligned * weight)
+    offset = _to_channels(torch.mm(scaled_means, pool) * inverse, channels)  # [1, N*C]
     slope = _to_channels(torch.mm(scaled_aligned, pool) * inverse * inverse, channels)  # [1, N*C]
     to_x = to_y * _to_channels(inverse, channels, weight) - centred * slope - offset
+    every_pixel = torch.full((1, batch), float(positions))  # of every image, from means to sums
     return (
         _to_images(to_x, x),
-        column_sums(aligned).reshape(channels) if wanted[1] else None,
-        column_sums(sums).reshape(channels) if wanted[2] else None,
+        torch.mm(every_pixel, aligned).reshape(channels) if wanted[1] else None,
+        torch.mm(every_pixel, means).reshape(channels) if wanted[2] else None,
     )
 
 
@@ -223,10 +224,19 @@ def _group_norm_backward_by_rows(
     )
 
 
-def _group_means(channels: int, groups: int, positions: int) -> Tensor:
-    """[C, G]: turns sums over positions per channel into means per group."""
+def _pixel_means(x: Tensor) -> Tensor:
+    """[1, 1, HW, C] -> [1, C].
+
+    Pixels rather than rows, as the averages that these means become want them: another shape of a tensor that has
+    other uses is a copy to XNNPACK.
+    """
+    return column_means(x.reshape(-1, x.shape[3]))
+
+
+def _group_means(channels: int, groups: int) -> Tensor:
+    """[C, G]: turns means per channel into means per group."""
     members = channels // groups
-    return torch.eye(groups).repeat_interleave(members, dim=0) * (1.0 / (members * positions))
+    return torch.eye(groups).repeat_interleave(members, dim=0) * (1.0 / members)
 
 
 def _to_channels(per_group: Tensor, channels: int, weight: Tensor | None = None) -> Tensor:
@@ -237,7 +247,7 @@ def _to_channels(per_group: Tensor, channels: int, weight: Tensor | None = None)
 
 
 def _to_images(rows: Tensor, like: Tensor) -> Tensor:
-    """[HW, N*C] -> [N, C, H, W]."""
+    """[…, HW, N*C] -> [N, C, H, W]."""
     batch, channels, height, width = like.shape
     return batch_first(rows.reshape(height, width, batch, channels))
 

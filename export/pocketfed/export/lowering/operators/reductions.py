@@ -14,6 +14,11 @@ def column_sums(x: Tensor) -> Tensor:
     return torch.mm(torch.ones(1, x.shape[0]), x)
 
 
+def column_means(x: Tensor) -> Tensor:
+    """[R, C] -> [1, C]."""
+    return torch.mm(torch.full((1, x.shape[0]), 1.0 / x.shape[0]), x)
+
+
 def row_sums(x: Tensor) -> Tensor:
     """[R, C] -> [R, 1]."""
     return torch.mm(x, torch.ones(x.shape[1], 1))
