@@ -1,20 +1,32 @@
 """One phone: its captures, its runtime, and a round of training as the server's plan asks for it."""
 
 from collections import defaultdict
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
 from pocketfed.core.errors import ProgramError
 from pocketfed.core.modality import Modality
-from pocketfed.core.plan import Plan, Update
+from pocketfed.core.plan import Instruction, Plan, Update
 from pocketfed.core.program_spec import ProgramSpec
 from pocketfed.core.randomness import generator
 from pocketfed.mobile_client.batches import Batch, Work, mixed, sequential
 from pocketfed.mobile_client.runtime import Array, Runtime
+
+
+class CaptureSource(Protocol):
+    """Captures of one modality; an array is one."""
+
+    def __len__(self) -> int:
+        """How many there are."""
+        ...
+
+    def __getitem__(self, indices: NDArray[np.int64], /) -> NDArray[Any]:
+        """The captures at these positions, [len(indices), *shape]."""
+        ...
 
 
 @dataclass(frozen=True)
@@ -23,30 +35,42 @@ class Phone:
 
     Attributes:
         number: its identity in the fleet; its random numbers derive from it.
-        captures: raw captures by modality, [count, *shape]; modalities that it lacks are absent.
+        captures: raw captures by modality; modalities that it lacks are absent.
         spec: sizes of the program.
         runtime: runs the program.
     """
 
     number: int
-    captures: Mapping[Modality, NDArray[Any]]
+    captures: Mapping[Modality, CaptureSource]
     spec: ProgramSpec
     runtime: Runtime
 
 
-def train(phone: Phone, weights: NDArray[np.float32], plan: Plan) -> Update:
-    """Train on the phone's own captures, from the server's weights (float32 [p]).
+def train(phone: Phone, instruction: Instruction, between: Callable[[], None] = lambda: None) -> Update:
+    """Train on the phone's own captures, from the server's weights.
 
-    The same phone, weights and plan give the same update, bit for bit, on the same runtime.
+    The same phone and instruction give the same update, bit for bit, on the same runtime.
+
+    Args:
+        phone: who trains.
+        instruction: what the server asks for.
+        between: called before each step; may wait, or raise to give the round up.
 
     Raises:
-        ProgramError: the program failed, or the phone has too few captures to train on.
+        ProgramError: the weights are not for this program, the program failed, or there are too few captures.
     """
+    plan, weights = instruction.plan, instruction.weights
+    if instruction.layout != phone.spec.layout or weights.shape != (phone.spec.weights,):
+        raise ProgramError(
+            f"the server's weights ({weights.size}, layout {instruction.layout[:12]!r}) are not those of this "
+            f"phone's bundle ({phone.spec.weights}, layout {phone.spec.layout[:12]!r})"
+        )
     rng = generator(plan.seed, "phone", phone.number, plan.round)
     theta, anchor = weights, weights.copy()
     state = np.zeros(phone.spec.state, dtype=np.float32)
     losses: dict[Modality, list[tuple[float, int]]] = defaultdict(list)
     for batch in _schedule(phone, plan, rng):
+        between()
         method, _ = phone.spec.step(batch.modalities)
         loss, theta, state = phone.runtime.run(
             method, [theta, state, anchor, *_inputs(phone, batch, rng), _hyper(plan, batch)]
@@ -57,7 +81,7 @@ def train(phone: Phone, weights: NDArray[np.float32], plan: Plan) -> Update:
         raise ProgramError(f"phone {phone.number} has too few captures to train on")
     seen = {modality: sum(count for _, count in steps) for modality, steps in losses.items()}
     means = {m: sum(loss * count for loss, count in steps) / seen[m] for m, steps in losses.items()}
-    return Update(theta, sum(seen.values()), seen, means)
+    return Update(theta, sum(seen.values()), seen, means, plan.round, instruction.layout)
 
 
 def _schedule(phone: Phone, plan: Plan, rng: np.random.Generator) -> list[Batch]:

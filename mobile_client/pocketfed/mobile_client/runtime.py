@@ -28,11 +28,18 @@ class Runtime(Protocol):
 
 
 def import_runtime() -> Any:
-    """ExecuTorch's bindings. Loading them says things about processors and threads as if those were errors."""
+    """ExecuTorch's bindings. Loading them says things about processors and threads as if those were errors.
+
+    The public name of these bindings, `portable_lib`, imports the whole exporter for the class of one warning, which
+    would be most of the time that a phone takes to start.
+    """
     with warnings.catch_warnings(), native_stderr_hidden():
         warnings.simplefilter("ignore")  # their own imports use deprecated functions
-        from executorch.extension.pybindings import portable_lib
-    return portable_lib
+        try:
+            from executorch.extension.pybindings import _portable_lib as bindings
+        except ImportError:  # on Windows, the public name says first where libraries are
+            from executorch.extension.pybindings import portable_lib as bindings
+    return bindings
 
 
 class ExecutorchRuntime:
@@ -45,12 +52,12 @@ class ExecutorchRuntime:
             ProgramError: the bytes are no ExecuTorch program.
         """
         self._bytes = program  # the runtime reads from this memory as long as it lives
-        portable_lib = import_runtime()
+        bindings = import_runtime()
         with native_stderr_hidden():
-            self._reset_threads = portable_lib._unsafe_reset_threadpool
+            self._reset_threads = bindings._unsafe_reset_threadpool
             self._reset_threads(threads)
             try:
-                self._module = portable_lib._load_for_executorch_from_buffer(program)
+                self._module = bindings._load_for_executorch_from_buffer(program)
                 self._module.method_names()  # loading is lazy; this reads the header
             except RuntimeError as error:
                 raise ProgramError(f"the program cannot be loaded: {error}") from error

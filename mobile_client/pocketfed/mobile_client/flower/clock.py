@@ -1,0 +1,44 @@
+"""The server's clock, as well as a phone can know it: signatures are good for five minutes of it only."""
+
+import time
+from collections.abc import Callable
+from email.utils import parsedate_to_datetime
+
+TOLERANCE = 3.0
+"""Seconds by which the `Date` header may differ because it is coarse, and because it took its time to come."""
+
+COARSE_TOLERANCE = 30.0
+"""The same where nothing is wrong yet: then only what would spoil a deadline matters."""
+
+
+class ServerClock:
+    """This phone's clock and a correction, which is 0 until a server says otherwise."""
+
+    def __init__(self, now: Callable[[], float] = time.time) -> None:
+        self._now = now
+        self.offset = 0.0
+
+    def now(self) -> float:
+        """Seconds since 1970 by the server's clock."""
+        return self._now() + self.offset
+
+    def local(self, moment: float) -> float:
+        """A moment of the server's clock on this phone's."""
+        return moment - self.offset
+
+    def correct(self, date: str | None, tolerance: float = TOLERANCE) -> bool:
+        """Go by a `Date` header that came just now, if it contradicts this clock; whether it did.
+
+        The header lags behind by up to two seconds, which is the harmless direction: a server refuses signatures from
+        the future at once, from the past only after minutes.
+        """
+        if date is None:
+            return False
+        try:
+            measured = parsedate_to_datetime(date).timestamp() - self._now()
+        except (ValueError, OverflowError):
+            return False
+        if abs(measured - self.offset) < tolerance:
+            return False
+        self.offset = measured
+        return True

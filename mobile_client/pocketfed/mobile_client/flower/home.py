@@ -1,0 +1,70 @@
+"""The folder in which a phone keeps who it is and what it is at work on.
+
+key           private key, mode 600; key.pub, its public half
+bundle/       what the phone learns, if it had to be made; captures/, what the store decoded
+node.json     the server's address and this phone's node id there
+journal/      the message at work, see `journal`
+log           what the command printed; `log.1` before that
+lock          held by the one process that may use the folder
+"""
+
+import fcntl
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from pocketfed.core.errors import PolicyError
+
+
+@dataclass(frozen=True)
+class Home:
+    """Names of the files.
+
+    Attributes:
+        folder: where they lie.
+    """
+
+    folder: Path
+
+    @property
+    def key(self) -> Path:
+        """The private key."""
+        return self.folder / "key"
+
+    @property
+    def node(self) -> Path:
+        """Server and node id."""
+        return self.folder / "node.json"
+
+    @property
+    def journal(self) -> Path:
+        """Folder of the journal."""
+        return self.folder / "journal"
+
+    @property
+    def log(self) -> Path:
+        """The log."""
+        return self.folder / "log"
+
+
+@contextmanager
+def open_home(folder: Path) -> Iterator[Home]:
+    """Take a home folder for this process, and make it if it is new; only its owner may look inside.
+
+    Raises:
+        PolicyError: it cannot be made, or another process has it.
+    """
+    try:
+        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        lock = (folder / "lock").open("w")
+    except OSError as error:
+        raise PolicyError(f"the home folder {folder} cannot be used ({error.strerror})") from error
+    with lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            raise PolicyError(
+                f"another phone runs in {folder}; give this one a folder of its own: --home"
+            ) from error
+        yield Home(folder)

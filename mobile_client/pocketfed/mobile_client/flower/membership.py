@@ -1,0 +1,137 @@
+"""Being a node of a federation: getting in, staying online, and coming back after a crash of either side."""
+
+import json
+import logging
+import random
+import threading
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+from pocketfed.core.atomic import write_atomically
+from pocketfed.core.errors import CallRefused, MalformedObject, ServerError, Unreachable
+from pocketfed.mobile_client.flower.fleet import Fleet
+
+KEY_IN_USE, REGISTRATION_CLOSED, NOT_ACTIVATED = 23, 2001, 2004
+"""Error codes of Flower."""
+
+UNAUTHENTICATED = 401
+SHORTEST, LONGEST = 10.0, 1800.0
+"""Seconds between heartbeats that servers accept."""
+
+PATIENCE = 2
+"""Intervals without a heartbeat after which a server takes a node for offline."""
+
+log = logging.getLogger(__name__)
+
+
+class Membership:
+    """This phone as a node of one server."""
+
+    def __init__(
+        self, fleet: Fleet, path: Path, interval: float, monotonic: Callable[[], float] = time.monotonic
+    ) -> None:
+        """Nothing is sent yet.
+
+        Args:
+            fleet: the server.
+            path: file that remembers the node's id.
+            interval: seconds between heartbeats.
+            monotonic: a clock that only goes forward.
+        """
+        self.interval = interval
+        self._fleet, self._path, self._monotonic = fleet, path, monotonic
+        self._maybe_online = False
+        self._refused_since: float | None = None
+
+    def join(self) -> int:
+        """Go online; the node's id, the same as before if the server still knows it.
+
+        Raises:
+            Unreachable: not now.
+            ServerError: the server does not know this phone, and does not take phones that nobody has enrolled.
+        """
+        known = self._remembered()
+        node = self._activate() or (self._resume(known) if known else None) or self._register()
+        self._maybe_online, self._refused_since = False, None
+        if node != known:
+            self._remember(node)
+        return node
+
+    def beat(self, node: int) -> None:
+        """Send one heartbeat; what goes wrong shows in the other calls."""
+        try:
+            self._fleet.heartbeat(node, self.interval, tries=1)  # the next one is as good
+        except (Unreachable, CallRefused, ServerError, MalformedObject) as error:
+            log.debug("heartbeat: %s", error)
+
+    def _activate(self) -> int | None:
+        try:
+            return self._fleet.activate(self.interval)
+        except Unreachable:
+            self._maybe_online = True  # the answer may be all that was lost
+            raise
+        except CallRefused as refused:
+            if refused.code != NOT_ACTIVATED:
+                raise
+            return None
+
+    def _resume(self, node: int) -> int | None:
+        """A node that is still online cannot be activated; its heartbeat is enough."""
+        try:
+            alive = self._fleet.heartbeat(node, self.interval)
+        except CallRefused as refused:
+            if refused.status != UNAUTHENTICATED:
+                raise
+            alive = False
+        if alive:
+            log.info("still online as node %d", node)
+        return node if alive else None
+
+    def _register(self) -> int:
+        try:
+            node = self._fleet.register()
+        except CallRefused as refused:
+            if refused.code == REGISTRATION_CLOSED:
+                return self._wait_or_give_up(certain=not self._maybe_online)
+            if refused.code == KEY_IN_USE:
+                return self._activate() or self._wait_or_give_up(certain=False)
+            raise
+        self._remember(
+            node
+        )  # before it is online, so that it can be resumed whatever happens to the next answer
+        log.info("registered as node %d", node)
+        return self._activate() or self._resume(node) or self._wait_or_give_up(certain=False)
+
+    def _wait_or_give_up(self, certain: bool) -> int:
+        """The server does not let this key in: either nobody enrolled it, or a node with it is still online."""
+        now = self._monotonic()
+        self._refused_since = self._refused_since or now
+        server = self._fleet.caller.server
+        if certain or now - self._refused_since > (PATIENCE + 1) * self.interval:
+            raise ServerError(
+                f"{server} does not know this phone's key, or has revoked it, or another phone is online with it; "
+                f"on the server's side enrol it: pocketfed enrol '{self._fleet.caller.key.public_openssh}'"
+            )
+        raise Unreachable(f"{server} has a node online with this phone's key; waiting until it lapses")
+
+    def _remembered(self) -> int | None:
+        try:
+            values = json.loads(self._path.read_bytes()[:4096])
+            node = values["node"]
+            return node if values["server"] == self._fleet.caller.server and type(node) is int else None
+        except FileNotFoundError:
+            return None
+        except (OSError, ValueError, KeyError, TypeError) as error:
+            log.warning("%s cannot be read (%s); asking the server who this phone is", self._path, error)
+            return None
+
+    def _remember(self, node: int) -> None:
+        values = {"server": self._fleet.caller.server, "node": node}
+        write_atomically(self._path, json.dumps(values).encode())
+
+
+def keep_alive(beat: Callable[[], None], interval: float, stop: threading.Event) -> None:
+    """Beat until `stop` is set, somewhat more often than every `interval` seconds and not in step with others."""
+    while not stop.wait(interval * random.uniform(0.7, 0.9)):
+        beat()

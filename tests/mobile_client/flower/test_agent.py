@@ -1,0 +1,402 @@
+"""The agent at a real SuperLink: a round, and every way in which either side may be gone for a while."""
+
+import logging
+import time
+from collections.abc import Callable
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+
+from pocketfed.core.errors import CallRefused, Declined, ProgramError, Unreachable
+from pocketfed.core.wire import DECLINED, FAILED
+from pocketfed.mobile_client.flower.agent import MAX_REFUSALS, MAX_TRIES, Pace
+from pocketfed.mobile_client.flower.journal import Entry, Journal, State
+from pocketfed.mobile_client.flower.task import Task
+from tests.mobile_client.flower.conftest import WEIGHTS, Crash, Start, echo
+from tests.mobile_client.flower.superlink import SuperLink
+
+ITEMS: dict[str, Any] = {"round": 3, "learning-rate": 0.25, "layout": "ab", "weights": WEIGHTS}
+
+
+def content(server: SuperLink, question: str) -> dict[str, Any]:
+    answer = server.answer(question)
+    assert answer is not None
+    return dict(answer.content["update"])
+
+
+def test_a_round_takes_eight_calls_and_a_question_without_records_six(
+    superlink: SuperLink, start: Start
+) -> None:
+    phone = start(superlink.url)
+    assert not phone.agent.step()
+    assert phone.agent.node is not None
+    question = superlink.ask(phone.agent.node, ITEMS)
+    phone.wire.calls.clear()
+    assert phone.agent.step()
+    assert phone.wire.calls == [
+        "pull-messages", "pull-object", "pull-object", "confirm-message-received", "push-messages",
+        "push-object", "push-object", "push-object",
+    ]  # fmt: skip
+    assert content(superlink, question) == ITEMS
+    assert superlink.state.object_store.get(question) is None  # the server may forget what is confirmed
+
+    phone.wire.calls.clear()
+    question = superlink.ask(phone.agent.node, kind="query")
+    assert phone.agent.step()
+    assert len(phone.wire.calls) == 6
+    assert content(superlink, question) == {}
+    assert phone.agent.answered == 1  # queries do not count
+
+
+def test_declining_and_failing_are_answers(superlink: SuperLink, start: Start) -> None:
+    errors: list[Exception] = [Declined("the battery is low"), ProgramError("out of range"), KeyError("x")]
+
+    def refuse(task: Task) -> Any:
+        raise errors.pop(0)
+
+    phone = start(superlink.url, refuse)
+    phone.agent.step()
+    expected = [(DECLINED, "the battery is low"), (FAILED, "out of range"), (FAILED, "KeyError: 'x'")]
+    for code, reason in expected:
+        question = superlink.ask(phone.agent.node or 0, ITEMS)
+        phone.wire.calls.clear()
+        assert phone.agent.step()
+        assert len(phone.wire.calls) == 6
+        answer = superlink.answer(question)
+        assert answer is not None
+        assert (answer.error.code, answer.error.reason) == (code, reason)
+
+
+def crash_at(call: str, count: int, moment: str) -> Callable[[Any], None]:
+    """Lets a wire crash before or after the call of this name and number."""
+
+    def arm(wire: Any) -> None:
+        seen = 0
+
+        def tap(name: str) -> None:
+            nonlocal seen
+            seen += name == call
+            if name == call and seen == count:
+                raise Crash
+
+        setattr(wire, moment, tap)
+
+    return arm
+
+
+CRASHES = [
+    ("pull-object", 1, "before"),
+    ("pull-object", 2, "after"),
+    ("confirm-message-received", 1, "before"),
+    ("confirm-message-received", 1, "after"),
+    ("push-messages", 1, "before"),
+    ("push-messages", 1, "after"),
+    ("push-object", 1, "before"),
+    ("push-object", 1, "after"),
+    ("push-object", 3, "before"),
+    ("push-object", 3, "after"),
+]
+
+
+@pytest.mark.parametrize(("call", "count", "moment"), CRASHES)
+def test_a_crash_at_any_call_loses_nothing(
+    call: str,
+    count: int,
+    moment: str,
+    superlink: SuperLink,
+    start: Start,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    phone = start(superlink.url)
+    phone.agent.step()
+    node = phone.agent.node
+    assert node is not None
+    question = superlink.ask(node, ITEMS)
+    crash_at(call, count, moment)(phone.wire)
+    with pytest.raises(Crash):
+        phone.agent.step()
+    caplog.set_level(logging.INFO)
+    again = start(superlink.url)
+    assert again.agent.step()
+    assert again.agent.node == node  # resumed although the server takes it for online
+    assert again.agent.answered == 1
+    assert content(superlink, question) == ITEMS
+    assert "did not want" not in caplog.text
+    assert ("had already" in caplog.text) == ((call, count, moment) == CRASHES[-1])
+    assert not again.agent.step()
+
+
+@pytest.mark.parametrize(("call", "count", "moment"), CRASHES[-4:])
+def test_a_crash_in_mid_upload_is_resumed_at_a_server_with_a_database(
+    call: str, count: int, moment: str, launch: Callable[..., SuperLink], start: Start, tmp_path: Path
+) -> None:
+    server = launch(database=tmp_path / "state.db")
+    phone = start(server.url)
+    phone.agent.step()
+    question = server.ask(phone.agent.node or 0, ITEMS)
+    crash_at(call, count, moment)(phone.wire)
+    with pytest.raises(Crash):
+        phone.agent.step()
+    again = start(server.url)
+    assert again.agent.step()
+    assert again.agent.answered == 1
+    assert content(server, question) == ITEMS
+
+
+def test_an_upload_that_took_too_long_begins_again(superlink: SuperLink, start: Start) -> None:
+    phone = start(superlink.url)
+    phone.agent.step()
+    question = superlink.ask(phone.agent.node or 0, ITEMS)
+
+    def expire(name: str) -> None:
+        if phone.wire.calls.count("push-object") == 1:
+            for session in superlink.state._object_push_sessions.values():
+                session.expires_at -= timedelta(hours=1)
+
+    phone.wire.after = expire
+    assert phone.agent.step()
+    assert phone.wire.calls.count("push-messages") == 2
+    assert phone.agent.answered == 1
+    assert content(superlink, question) == ITEMS
+
+
+def test_a_crash_while_working_is_resumed_and_the_crash_that_comes_again_is_given_up(
+    superlink: SuperLink, start: Start
+) -> None:
+    def crash(task: Task) -> Any:
+        raise Crash
+
+    phone = start(superlink.url)
+    phone.agent.step()
+    question = superlink.ask(phone.agent.node or 0, ITEMS)
+    for _ in range(MAX_TRIES):
+        phone = start(superlink.url, crash)
+        with pytest.raises(Crash):
+            phone.agent.step()
+    assert start(superlink.url, crash).agent.step()
+    answer = superlink.answer(question)
+    assert answer is not None
+    assert "the phone's process ended 3 times" in (answer.error.reason or "")
+
+
+def test_ending_a_phone_on_purpose_is_not_held_against_the_work(superlink: SuperLink, start: Start) -> None:
+    def interrupt(task: Task) -> Any:
+        raise KeyboardInterrupt
+
+    phone = start(superlink.url)
+    phone.agent.step()
+    question = superlink.ask(phone.agent.node or 0, ITEMS)
+    for _ in range(MAX_TRIES + 1):
+        with pytest.raises(KeyboardInterrupt):
+            start(superlink.url, interrupt).agent.step()
+    assert start(superlink.url).agent.step()
+    assert content(superlink, question) == ITEMS
+
+
+def test_an_answer_that_is_not_wanted_is_recognised(
+    superlink: SuperLink, start: Start, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    def answer_first(task: Task) -> Any:
+        """While this phone works, another process with its key answers."""
+        saved = Journal(tmp_path / "home" / "journal").load()
+        assert saved is not None
+        Journal(tmp_path / "other" / "journal").save(saved)
+        assert other.agent.step()
+        return {"update": {"second": 1}}
+
+    phone = start(superlink.url, answer_first)
+    phone.agent.step()
+    (tmp_path / "other").mkdir()
+    for name in ("key", "node.json"):
+        (tmp_path / "other" / name).write_bytes((tmp_path / "home" / name).read_bytes())
+    (tmp_path / "other" / "key").chmod(0o600)
+    other = start(superlink.url, home="other")
+    question = superlink.ask(phone.agent.node or 0, ITEMS)
+    assert phone.agent.step()
+    assert "the server did not want the answer to train" in caplog.text
+    assert (phone.agent.answered, other.agent.answered) == (0, 1)
+    assert content(superlink, question) == ITEMS
+    assert not phone.agent.step()
+
+
+def test_expired_questions_are_dropped(
+    superlink: SuperLink, start: Start, caplog: pytest.LogCaptureFixture
+) -> None:
+    phone = start(superlink.url)
+    phone.agent.step()
+    superlink.ask(phone.agent.node or 0, ITEMS, ttl=0.3)
+    crash_at("pull-object", 1, "before")(phone.wire)
+    with pytest.raises(Crash):
+        phone.agent.step()
+    time.sleep(0.4)
+    again = start(superlink.url)
+    again.agent.step()
+    assert "dropping a message: it has expired" in caplog.text
+    assert "pull-object" not in again.wire.calls
+
+
+def test_work_that_takes_too_long_is_not_pushed(
+    superlink: SuperLink, start: Start, caplog: pytest.LogCaptureFixture
+) -> None:
+    def slow(task: Task) -> Any:
+        time.sleep(max(0.0, task.until - time.time()) + 0.1)
+        return echo(task)
+
+    phone = start(superlink.url, slow)
+    phone.agent.step()
+    superlink.ask(phone.agent.node or 0, ITEMS, ttl=0.4)
+    assert phone.agent.step()
+    assert "dropping a message: it has expired" in caplog.text
+    assert "push-messages" not in phone.wire.calls
+
+
+def test_a_lost_server_is_joined_anew_and_its_work_is_dropped(
+    launch: Callable[..., SuperLink], start: Start, caplog: pytest.LogCaptureFixture
+) -> None:
+    first = launch()
+    phone = start(first.url)
+    phone.agent.step()
+    node = phone.agent.node
+    first.ask(node or 0, ITEMS)
+    crash_at("confirm-message-received", 1, "before")(phone.wire)
+    with pytest.raises(Crash):
+        phone.agent.step()
+    first.stop()
+    with pytest.raises(Unreachable, match="cannot be reached"):
+        start(first.url).agent.step()
+
+    second = launch(port=first.port)
+    phone.wire.before = lambda name: None
+    with pytest.raises(CallRefused):  # the running phone finds that nobody knows it
+        phone.agent.step()
+    phone.agent.step()
+    assert phone.agent.node not in (None, node)
+    assert "dropping a message: it was for a node that this phone is no more" in caplog.text
+    question = second.ask(phone.agent.node or 0, ITEMS)
+    assert phone.agent.step()
+    assert content(second, question) == ITEMS
+
+
+def test_a_server_with_a_database_is_ridden_through(
+    launch: Callable[..., SuperLink], start: Start, tmp_path: Path
+) -> None:
+    first = launch(database=tmp_path / "state.db")
+    phone = start(first.url)
+    phone.agent.step()
+    node = phone.agent.node
+    first.stop()
+    with pytest.raises(Unreachable):
+        phone.agent.step()
+    second = launch(port=first.port, database=tmp_path / "state.db")
+    assert not phone.agent.step()
+    assert phone.agent.node == node
+    question = second.ask(node or 0, ITEMS)
+    assert phone.agent.step()
+    assert content(second, question) == ITEMS
+
+
+def test_a_damaged_journal_costs_its_work_only(
+    superlink: SuperLink, start: Start, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    phone = start(superlink.url)
+    phone.agent.step()
+    journal = tmp_path / "home" / "journal"
+    (journal / "built").write_bytes(b"\x00nonsense")
+    assert not start(superlink.url).agent.step()
+    assert "is damaged" in caplog.text
+    assert (journal / "damaged").read_bytes() == b"\x00nonsense"
+
+    Journal(journal).save(Entry(State.RECEIVED, b"\xff\xff", (b"",)))
+    start(superlink.url).agent.step()
+    assert "it is set aside" in caplog.text
+    Journal(journal).save(Entry(State.ACCEPTED, b"", ()))
+    assert start(superlink.url).agent.step()
+    assert "an answer cannot be read" in caplog.text
+    assert Journal(journal).load() is None
+
+
+def test_run_answers_and_ends_waiting_longer_while_idle(superlink: SuperLink, start: Start) -> None:
+    phone = start(superlink.url)
+    phone.agent.step()
+
+    def sleep(seconds: float) -> None:
+        phone.slept.append(seconds)
+        if len(phone.slept) == 12:
+            superlink.ask(phone.agent.node or 0, ITEMS)
+
+    phone.agent._sleep = sleep
+    phone.agent.run(answers=1)
+    assert phone.agent.answered == 1
+    assert len(phone.slept) == 12
+    assert phone.slept[0] < 0.61
+    assert 23 < phone.slept[-1] < 37
+
+
+def test_trouble_is_told_once_and_its_end_too(
+    launch: Callable[..., SuperLink], start: Start, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO)
+    first = launch()
+    phone = start(first.url)
+    phone.agent.step()
+    first.stop()
+    waits = 0
+
+    def sleep(seconds: float) -> None:
+        nonlocal waits
+        waits += 1
+        if waits == 4:
+            launch(port=first.port)
+        if waits == 8:
+            raise Crash
+
+    phone.agent._sleep = sleep
+    with pytest.raises(Crash):
+        phone.agent.run()
+    assert caplog.text.count("cannot be reached") == 1
+    assert caplog.text.count("the server is there again") == 1
+
+
+def test_the_pace_grows_from_half_a_second_to_half_a_minute() -> None:
+    pace = Pace()
+    waits = [pace.wait(i) for i in range(400)]
+    assert 0.4 <= waits[0] <= 0.6
+    assert all(24 <= wait <= 36 for wait in waits[20:])
+
+
+def test_a_server_that_fails_over_an_answer_is_given_some_chances(
+    superlink: SuperLink, start: Start, caplog: pytest.LogCaptureFixture
+) -> None:
+    phone = start(superlink.url)
+    phone.agent.step()
+    superlink.ask(phone.agent.node or 0, ITEMS)
+    phone.wire.respond = lambda name: (
+        httpx.Response(500, stream=httpx.ByteStream(b"")) if name == "push-messages" else None
+    )
+    for _ in range(MAX_REFUSALS - 1):
+        with pytest.raises(CallRefused):
+            phone.agent.step()
+        assert "dropping" not in caplog.text
+    with pytest.raises(CallRefused):
+        phone.agent.step()
+    assert "dropping a message: the server refused push-messages" in caplog.text
+
+
+def test_a_run_that_is_over_costs_its_message_only(
+    superlink: SuperLink, start: Start, caplog: pytest.LogCaptureFixture
+) -> None:
+    phone = start(superlink.url)
+    phone.agent.step()
+    superlink.ask(phone.agent.node or 0, ITEMS)
+    crash_at("push-messages", 1, "before")(phone.wire)
+    with pytest.raises(Crash):
+        phone.agent.step()
+    superlink.state.finish_task(superlink.task, "completed", "")
+    again = start(superlink.url)
+    with pytest.raises(CallRefused, match="code 2007"):
+        again.agent.step()
+    assert "dropping a message" in caplog.text
+    assert not again.agent.step()

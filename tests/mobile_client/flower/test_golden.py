@@ -1,0 +1,149 @@
+"""The golden vectors hold for this client and, independently of it, for Flower's own classes."""
+
+import base64
+import json
+from datetime import datetime
+from typing import Any
+
+import pytest
+from cryptography.hazmat.primitives.asymmetric import ec
+from flwr.app import ConfigRecord, Message, RecordDict
+from flwr.common.serde import message_from_proto
+from flwr.proto import fleet_pb2, heartbeat_pb2, message_pb2
+from flwr.supercore.error import FlowerError
+from flwr.supercore.inflatable.inflatable_utils import validate_object_content
+from flwr.supercore.primitives.asymmetric import bytes_to_public_key, verify_signature
+from google.protobuf.json_format import MessageToDict, ParseDict
+
+from pocketfed.core.errors import MalformedObject
+from pocketfed.mobile_client.flower.calls import _read_error
+from pocketfed.mobile_client.flower.key import PUBLIC_KEY, SIGNATURE, TIMESTAMP
+from pocketfed.mobile_client.flower.objects import object_id, read_object, read_records, write_records
+from pocketfed.mobile_client.flower.task import Failure, Question, build_answer
+from tests.mobile_client.flower.scripts import load_script
+
+SCRIPT = load_script("mobile_client/golden/write.py")
+FILES: dict[str, Any] = {path.name: json.loads(path.read_text()) for path in SCRIPT.FOLDER.glob("*.json")}
+
+THEIRS: dict[str, tuple[Any, Any]] = {
+    "register-node": (fleet_pb2.RegisterNodeFleetRequest, fleet_pb2.RegisterNodeFleetResponse),
+    "activate-node": (fleet_pb2.ActivateNodeRequest, fleet_pb2.ActivateNodeResponse),
+    "send-node-heartbeat": (heartbeat_pb2.SendNodeHeartbeatRequest, heartbeat_pb2.SendNodeHeartbeatResponse),
+    "pull-messages": (fleet_pb2.PullMessagesRequest, fleet_pb2.PullMessagesResponse),
+    "pull-object": (message_pb2.PullObjectRequest, message_pb2.PullObjectResponse),
+    "confirm-message-received": (
+        message_pb2.ConfirmMessageReceivedRequest,
+        message_pb2.ConfirmMessageReceivedResponse,
+    ),
+    "push-messages": (fleet_pb2.PushMessagesRequest, fleet_pb2.PushMessagesResponse),
+    "push-object": (message_pb2.PushObjectRequest, message_pb2.PushObjectResponse),
+}
+
+
+def name(case: dict[str, Any]) -> str:
+    return str(case["name"])
+
+
+def decoded(text: str) -> bytes:
+    return base64.b64decode(text, validate=True)
+
+
+@pytest.mark.parametrize("file", FILES)
+def test_this_client_makes_the_files(file: str) -> None:
+    made = SCRIPT.vectors()[file]
+    if file == "key.json":
+        made["headers"][SIGNATURE] = FILES[file]["headers"][SIGNATURE]
+    assert FILES[file] == json.loads(SCRIPT.text(made)), "run mobile_client/golden/write.py"
+    assert set(FILES) == set(SCRIPT.vectors())
+
+
+def test_flower_accepts_the_signed_headers() -> None:
+    key, headers = FILES["key.json"], FILES["key.json"]["headers"]
+    public = decoded(headers[PUBLIC_KEY])
+    assert public.decode() == key["public_pem"]
+    timestamp = headers[TIMESTAMP]
+    assert datetime.fromisoformat(timestamp).timestamp() == key["now"]
+    theirs = bytes_to_public_key(public)
+    assert isinstance(theirs.curve, ec.SECP256R1)
+    assert verify_signature(theirs, timestamp.encode("ascii"), decoded(headers[SIGNATURE]))
+    assert not verify_signature(theirs, b"2026", decoded(headers[SIGNATURE]))
+
+
+@pytest.mark.parametrize("case", FILES["objects.json"], ids=name)
+def test_records_are_the_same_objects_in_flower(case: dict[str, Any]) -> None:
+    records = SCRIPT.untyped(case["records"])
+    objects = {item["id"]: decoded(item["content"]) for item in case["objects"]}
+    assert write_records(records) == (case["root"], objects)
+    assert read_records(case["root"], objects) == records
+    theirs = RecordDict({key: ConfigRecord(items) for key, items in records.items()})
+    assert theirs.object_id == case["root"]
+    assert theirs.deflate() == objects[case["root"]]
+    for record in theirs.values():
+        assert objects[record.object_id] == record.deflate()
+    for content in objects.values():
+        validate_object_content(content)
+
+
+@pytest.mark.parametrize("case", FILES["malformed.json"], ids=name)
+def test_malformed_objects_are_refused(case: dict[str, Any]) -> None:
+    content = decoded(case["content"])
+    if case["kind"] == "RecordDict":
+        with pytest.raises(MalformedObject):
+            read_records(object_id(content), {object_id(content): content})
+        return
+    root, objects = write_records({"a": {}})
+    (child,) = read_object(objects[root], "RecordDict").children
+    parent = objects[root].replace(child.encode(), object_id(content).encode())
+    with pytest.raises(MalformedObject):
+        read_records(object_id(parent), {object_id(parent): parent, object_id(content): content})
+
+
+@pytest.mark.parametrize("case", FILES["calls.json"], ids=name)
+def test_calls_are_the_same_bytes_in_flower(case: dict[str, Any]) -> None:
+    for side, kind in zip(("request", "response"), THEIRS[case["path"].rpartition("/")[2]], strict=True):
+        content = decoded(case[f"{side}_bytes"])
+        message = kind.FromString(content)
+        assert message.SerializeToString(deterministic=True) == content
+        assert MessageToDict(message, preserving_proto_field_name=True) == case[side]
+        assert ParseDict(case[side], kind()) == message
+
+
+@pytest.mark.parametrize("case", FILES["answers.json"], ids=name)
+def test_answers_are_the_same_messages_in_flower(case: dict[str, Any]) -> None:
+    question = Question.read(decoded(case["question"]))
+    assert question is not None
+    content = Failure(**case["error"]) if "error" in case else SCRIPT.untyped(case["records"])
+    answer = build_answer(question, int(case["node"]), case["now"], case["seconds"], content)
+    assert answer.request == decoded(case["push_messages"])
+    assert answer.objects == tuple(decoded(item["content"]) for item in case["objects"])
+
+    request = fleet_pb2.PushMessagesRequest.FromString(answer.request)
+    asked = message_from_proto(
+        fleet_pb2.PullMessagesResponse.FromString(decoded(case["question"])).messages_list[0]
+    )
+    replied = message_from_proto(request.messages_list[0])
+    meta = replied.metadata
+    assert (meta.reply_to_message_id, meta.run_id) == (asked.metadata.message_id, asked.metadata.run_id)
+    assert (meta.src_node_id, meta.dst_node_id) == (asked.metadata.dst_node_id, asked.metadata.src_node_id)
+    assert meta.created_at + meta.ttl == asked.metadata.created_at + asked.metadata.ttl
+    assert replied.has_error() == isinstance(content, Failure)
+    children = {}
+    if not isinstance(content, Failure):
+        theirs = RecordDict({key: ConfigRecord(items) for key, items in content.items()})
+        children = {theirs.object_id: theirs}
+    whole = Message.inflate(answer.objects[-1], children)  # type: ignore[arg-type]
+    assert meta.message_id == object_id(answer.objects[-1])
+    assert request.message_object_trees[0].object_id == meta.message_id
+    if isinstance(content, Failure):
+        assert (whole.error.code, whole.error.reason) == (content.code, content.reason)
+    else:
+        assert {key: dict(items) for key, items in whole.content.items()} == content
+
+
+@pytest.mark.parametrize("case", FILES["errors.json"], ids=lambda case: f"{case['status']}-{case['code']}")
+def test_errors_are_read_as_flower_writes_them(case: dict[str, Any]) -> None:
+    code, detail = _read_error(case["body"].encode())
+    assert code == case["code"]
+    theirs = FlowerError.from_json(case["body"])
+    if theirs is not None:
+        assert (theirs.code, theirs.message) == (code, detail)
