@@ -6,12 +6,25 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
 from safetensors.numpy import save_file
 from safetensors.torch import save_file as save_torch
 
 from pocketfed.core.errors import RunFolderError
 from pocketfed.core.layout import Layout, Role, Slice
-from pocketfed.server.checkpoint import Checkpoint, load_checkpoint, newest, path_of, save_checkpoint
+from pocketfed.core.modality import Modality
+from pocketfed.core.plan import PhoneStatus
+from pocketfed.server.checkpoint import (
+    Checkpoint,
+    load_checkpoint,
+    newest,
+    path_of,
+    prune,
+    recover,
+    save_checkpoint,
+    saved_rounds,
+)
 
 LAYOUT = Layout((Slice("backbone.w", (2, 3), Role.BACKBONE, 0),))
 
@@ -34,6 +47,65 @@ def test_the_newest_is_found_by_number(tmp_path: Path) -> None:
         save_checkpoint(tmp_path, checkpoint(number))
     (tmp_path / ".round-00011.safetensors.tmp").write_bytes(b"")
     assert newest(tmp_path) == path_of(tmp_path, 10)
+
+
+@given(st.data())
+def test_no_bit_changes_unnoticed(tmp_path_factory: pytest.TempPathFactory, data: st.DataObject) -> None:
+    """Either the file is refused, or it says what it said."""
+    folder = tmp_path_factory.mktemp("flip")
+    statuses = {2**63 + 1: PhoneStatus(3, {Modality.PHOTO: 2}, 7, True, "1.2", "ab")}
+    whole = checkpoint(3)
+    path = save_checkpoint(folder, Checkpoint(3, 42, whole.weights, LAYOUT, whole.record, statuses))
+    content = bytearray(path.read_bytes())
+    content[data.draw(st.integers(0, len(content) - 1))] ^= 1 << data.draw(st.integers(0, 7))
+    path.write_bytes(content)
+    try:
+        again = load_checkpoint(path)
+    except RunFolderError:
+        return
+    assert np.array_equal(again.weights, whole.weights)
+    assert (again.round, again.seed, again.layout, again.record) == (3, 42, LAYOUT, whole.record)
+    assert again.statuses == statuses
+
+
+def test_a_file_without_a_hash_is_an_older_one(tmp_path: Path) -> None:
+    path = path_of(tmp_path, 1)
+    metadata = {
+        "format": "1",
+        "round": "1",
+        "seed": "7",
+        "layout": LAYOUT.to_json(),
+        "record": '{"round": 1}',
+    }
+    save_file({"weights": np.ones(6, dtype=np.float32)}, path, metadata=metadata)
+    assert load_checkpoint(path).seed == 7
+
+
+def test_the_newest_that_is_whole_is_recovered_and_the_others_are_named(tmp_path: Path) -> None:
+    assert recover(tmp_path) == (None, [])
+    for number in range(4):
+        save_checkpoint(tmp_path, checkpoint(number))
+    for number in (2, 3):
+        path_of(tmp_path, number).write_bytes(b"")
+    found, problems = recover(tmp_path)
+    assert found is not None
+    assert found.round == 1
+    assert ["round-00003" in problems[0], "round-00002" in problems[1]] == [True, True]
+    for number in (0, 1):
+        path_of(tmp_path, number).write_bytes(b"")
+    with pytest.raises(RunFolderError, match=r"no checkpoint .*round-00003"):
+        recover(tmp_path)
+
+
+def test_pruning_keeps_the_untrained_one_and_the_last(tmp_path: Path) -> None:
+    for number in range(7):
+        save_checkpoint(tmp_path, checkpoint(number))
+    (tmp_path / ".round-00007.safetensors.killed").write_bytes(b"half of it")
+    prune(tmp_path, 3)
+    assert [path.stem for path in saved_rounds(tmp_path)] == [f"round-0000{n}" for n in (0, 4, 5, 6)]
+    assert not list(tmp_path.glob(".*"))
+    prune(tmp_path, 9)
+    assert len(saved_rounds(tmp_path)) == 4
 
 
 @pytest.mark.parametrize("content", [b"", b"\x08\x00\x00\x00\x00\x00\x00\x00nonsense"])

@@ -1,16 +1,20 @@
 """What the guard lets through and what it refuses, with the reason."""
 
+import functools
+
 import numpy as np
 import pytest
 
 from pocketfed.core.errors import UpdateRejected
 from pocketfed.core.layout import Layout, Role, Slice
 from pocketfed.core.modality import Modality
-from pocketfed.core.plan import Update
+from pocketfed.core.plan import Update as Sent
 from pocketfed.server.aggregators import Broadcast
 from pocketfed.server.guard import Guard
 
-BEGUN = Broadcast(np.ones(4, dtype=np.float32), Layout((Slice("backbone.w", (4,), Role.BACKBONE, 0),)), 1)
+LAYOUT = Layout((Slice("backbone.w", (4,), Role.BACKBONE, 0),))
+BEGUN = Broadcast(np.ones(4, dtype=np.float32), LAYOUT, 3)
+Update = functools.partial(Sent, round=3, layout=LAYOUT.digest)
 
 
 def test_an_honest_update_passes_unchanged() -> None:
@@ -21,6 +25,9 @@ def test_an_honest_update_passes_unchanged() -> None:
 @pytest.mark.parametrize(
     ("update", "reason"),
     [
+        (Sent(np.ones(4, dtype=np.float32), 1, round=2, layout=LAYOUT.digest), "belongs to round 2"),
+        (Sent(np.ones(4, dtype=np.float32), 1, round=4, layout=LAYOUT.digest), "belongs to round 4"),
+        (Sent(np.ones(4, dtype=np.float32), 1, round=3, layout="0" * 64), "layout '000000000000'"),
         (Update(np.ones(5, dtype=np.float32), 1), r"float32 \[5\], expected float32 \[4\]"),
         (Update(np.ones((2, 2), dtype=np.float32), 1), r"\[2, 2\]"),
         (Update(np.ones(4), 1), "float64"),  # type: ignore[arg-type]
@@ -38,6 +45,13 @@ def test_an_honest_update_passes_unchanged() -> None:
         ),
     ],
 )
-def test_what_is_refused(update: Update, reason: str) -> None:
+def test_what_is_refused(update: Sent, reason: str) -> None:
     with pytest.raises(UpdateRejected, match=reason):
         Guard().check(update, BEGUN)
+
+
+def test_late_updates_pass_where_they_count() -> None:
+    late = Sent(np.full(4, 1.5, dtype=np.float32), 10, round=2, layout=LAYOUT.digest)
+    assert Guard().check(late, BEGUN, oldest=2) is late
+    with pytest.raises(UpdateRejected, match="belongs to round 1"):
+        Guard().check(Sent(late.weights, 10, round=1, layout=LAYOUT.digest), BEGUN, oldest=2)

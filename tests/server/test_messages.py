@@ -1,6 +1,5 @@
-"""Plans and updates survive the trip; anything else becomes a rejection."""
+"""Instructions, updates and statuses survive the trip; anything else becomes a rejection."""
 
-import io
 from typing import Any
 
 import numpy as np
@@ -10,65 +9,89 @@ from flwr.app import Array, ArrayRecord, ConfigRecord, Error, Message, MetricRec
 from pocketfed.core.errors import UpdateRejected
 from pocketfed.core.hyper import Hyper
 from pocketfed.core.modality import Modality
-from pocketfed.core.plan import Plan, Update
+from pocketfed.core.plan import PhoneStatus, Plan, Update
+from pocketfed.core.wire import update_items, weights_to_bytes
 from pocketfed.server.flower_private import act_as_server
-from pocketfed.server.messages import pack_plan, pack_update, unpack_plan, unpack_update
+from pocketfed.server.messages import (
+    ask_status,
+    introduce,
+    pack_instruction,
+    pack_update,
+    unpack_instruction,
+    unpack_status,
+    unpack_update,
+)
+
+UPDATE = Update(
+    np.arange(5, dtype=np.float32), 12, {Modality.SOUND: 12}, {Modality.SOUND: 1.5}, round=3, layout="abc"
+)
+
+
+def message(content: RecordDict) -> Message:
+    act_as_server(1)
+    return Message(content, dst_node_id=7, message_type="train")
 
 
 def reply(content: RecordDict | Error) -> Message:
-    act_as_server(1)
-    instruction = Message(RecordDict(), dst_node_id=7, message_type="train")
+    instruction = message(RecordDict())
     return Message(content, reply_to=instruction)
 
 
-def test_a_plan_survives() -> None:
+def test_an_instruction_survives_as_one_record() -> None:
     plan = Plan(3, 2**32 - 1, {Modality.PHOTO: 2, Modality.SOUND: 7}, True, Hyper(0.01, 0.8, 1e-3, 0.5, 0.2))
-    assert unpack_plan(pack_plan(plan)) == plan
+    weights = np.linspace(-1, 1, 9, dtype=np.float32)
+    content = pack_instruction(plan, weights_to_bytes(weights), "abc")
+    assert len(content) == 1
+    again = unpack_instruction(message(content))
+    assert (again.plan, again.layout) == (plan, "abc")
+    assert again.weights.dtype == np.float32
+    assert np.array_equal(again.weights, weights)
 
 
-def test_an_update_survives_as_one_array() -> None:
-    update = Update(np.arange(5, dtype=np.float32), 12, {Modality.SOUND: 12}, {Modality.SOUND: 1.5})
-    content = pack_update(update)
-    assert len(content.array_records["arrays"]) == 1
+def test_an_update_survives_as_one_record() -> None:
+    content = pack_update(UPDATE)
+    assert len(content) == 1
     again = unpack_update(reply(content))
-    assert np.array_equal(again.weights, update.weights)
-    assert (again.examples, again.seen, again.loss) == (12, update.seen, update.loss)
+    assert np.array_equal(again.weights, UPDATE.weights)
+    assert again.weights.dtype == np.float32
+    assert (again.examples, again.seen, again.loss) == (12, UPDATE.seen, UPDATE.loss)
+    assert (again.round, again.layout) == (3, "abc")
 
 
-def content(**changes: Any) -> RecordDict:
-    records: dict[str, Any] = {
-        "arrays": ArrayRecord({"weights": Array(np.ones(3, dtype=np.float32))}),
-        "metrics": MetricRecord({"num-examples": 1}),
-    }
-    records.update(changes)
-    return RecordDict({name: record for name, record in records.items() if record is not None})
+def test_a_status_survives() -> None:
+    status = PhoneStatus(2**47 + 1, {Modality.PHOTO: 3}, 2**31, True, "1.10", "abc")
+    act_as_server(1)
+    assert unpack_status(introduce(ask_status(5), status)) == status
 
 
-def archive() -> bytes:
-    """What numpy.load takes for an .npz and returns as something that is no array."""
-    file = io.BytesIO()
-    np.savez(file, weights=np.ones(3, dtype=np.float32))
-    return file.getvalue()
+def broken(**changes: Any) -> RecordDict:
+    items = {**update_items(UPDATE), **changes}
+    return RecordDict({"update": ConfigRecord({k: v for k, v in items.items() if v is not None})})
 
 
 @pytest.mark.parametrize(
-    "broken",
+    ("content", "why"),
     [
-        content(arrays=None),
-        content(metrics=None),
-        content(arrays=ArrayRecord({"other": Array(np.ones(3, dtype=np.float32))})),
-        content(metrics=MetricRecord({"loss-photo": 1.0})),
-        content(metrics=MetricRecord({"num-examples": 1.5})),
-        content(metrics=MetricRecord({"num-examples": [1, 2]})),
-        content(metrics=ConfigRecord({"num-examples": 1})),
-        content(arrays=ArrayRecord({"weights": Array("float32", (3,), "numpy.ndarray", b"no array at all")})),
-        content(arrays=ArrayRecord({"weights": Array("float32", (3,), "pickle", b"")})),
-        content(arrays=ArrayRecord({"weights": Array("float32", (3,), "numpy.ndarray", archive())})),
+        (RecordDict(), "KeyError"),
+        (RecordDict({"update": MetricRecord({"examples": 1})}), "wrong type"),
+        (RecordDict({"update": ArrayRecord({"weights": Array(np.ones(3))})}), "wrong type"),
+        (broken(weights=None), "weights"),
+        (broken(weights=b"\x00" * 7), "multiple"),
+        (broken(weights="text"), "expected bytes"),
+        (broken(format="float64"), "'float64'"),
+        (broken(format=None), "format"),
+        (broken(examples=None), "examples"),
+        (broken(examples=1.5), "expected an integer"),
+        (broken(examples=[1, 2]), "expected an integer"),
+        (broken(examples=True), "expected an integer"),
+        (broken(round="3"), "expected an integer"),
+        (broken(**{"loss-sound": "low"}), "expected a number"),
+        (broken(layout=7), "expected a string"),
     ],
 )
-def test_what_cannot_be_read_is_a_rejection(broken: RecordDict) -> None:
-    with pytest.raises(UpdateRejected, match="cannot be read"):
-        unpack_update(reply(broken))
+def test_what_cannot_be_read_is_a_rejection(content: RecordDict, why: str) -> None:
+    with pytest.raises(UpdateRejected, match=rf"cannot be read.*{why}"):
+        unpack_update(reply(content))
 
 
 def test_an_error_keeps_the_phones_words() -> None:

@@ -1,47 +1,48 @@
-"""The server as a Flower `ServerApp`; every engine runs this same one."""
+"""The server as a Flower `ServerApp`; every engine and every deployment runs this same one."""
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 
 import numpy as np
 from flwr.app import Context
 from flwr.serverapp import Grid, ServerApp
 from numpy.typing import NDArray
 
-from pocketfed.server.messages import pack_weights
-from pocketfed.server.roster import call_roll
-from pocketfed.server.strategy import FoldStrategy, Outcome, Rounds
+from pocketfed.server.outcome import RoundWatcher
+from pocketfed.server.roster import Roster, call_roll
+from pocketfed.server.rounds import run_rounds
+from pocketfed.server.terms import Rounds
 
 
 def build_server_app(
     rounds: Rounds,
     weights: NDArray[np.float32],
-    behind: int,
-    ahead: int,
-    phones: int,
-    answered: Callable[[int, int, int], None],
-    finished: Callable[[Outcome], None],
-    patience: float = 3600.0,
+    numbers: Iterable[int],
+    roster: Roster,
+    watcher: RoundWatcher,
+    phones: int = 0,
+    stopping: Callable[[], bool] = lambda: False,
 ) -> ServerApp:
-    """A server that runs `ahead` rounds, from `weights` (float32 [p]), after `behind` finished ones.
+    """A server that runs the rounds of these numbers from `weights` (float32 [layout.size]).
 
     Args:
         rounds: what the server decides.
         weights: to begin with.
-        behind: rounds already finished.
-        ahead: rounds to run.
-        phones: how many to wait for.
-        answered: called with (round, answers so far, cohort) after each answer.
-        finished: called with each finished round.
-        patience: seconds that a round waits for its phones.
+        numbers: of the rounds to run.
+        roster: who is there.
+        watcher: is told of everything; persists finished rounds.
+        phones: of a fleet whose size is known: how many to wait for before the first round.
+        stopping: asked between rounds and while waiting.
     """
     app = ServerApp()
-    logging.getLogger("flwr").setLevel(logging.WARNING)  # Flower logs every round; the caller shows progress
+    logging.getLogger("flwr").setLevel(
+        logging.WARNING
+    )  # Flower logs every message; the watcher says what matters
 
     @app.main()
     def main(grid: Grid, context: Context) -> None:
-        roster = call_roll(grid, phones)
-        strategy = FoldStrategy(rounds, roster, behind, answered, finished)
-        strategy.start(grid, pack_weights(weights), num_rounds=ahead, timeout=patience)
+        if phones:
+            call_roll(grid, roster, phones)
+        run_rounds(grid, rounds, roster, weights, numbers, watcher, stopping)
 
     return app

@@ -1,8 +1,10 @@
 """A checkpoint after every round: all that is needed to go on, in one safetensors file, never a pickle."""
 
+import hashlib
 import json
 import re
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +16,8 @@ from safetensors.numpy import save
 from pocketfed.core.atomic import write_atomically
 from pocketfed.core.errors import RunFolderError
 from pocketfed.core.layout import Layout
+from pocketfed.core.plan import PhoneStatus
+from pocketfed.core.wire import read_status, status_items
 
 FORMAT = "1"
 
@@ -28,6 +32,7 @@ class Checkpoint:
         weights: float32 [layout.size].
         layout: of the weights.
         record: what is known of the round, as in `metrics.jsonl`.
+        statuses: what phones said of themselves, by Flower's node id; empty where phones are emulated.
     """
 
     round: int
@@ -35,6 +40,7 @@ class Checkpoint:
     weights: NDArray[np.float32]
     layout: Layout
     record: dict[str, Any]
+    statuses: Mapping[int, PhoneStatus] = field(default_factory=dict)
 
 
 def path_of(folder: Path, round_number: int) -> Path:
@@ -51,10 +57,20 @@ def save_checkpoint(folder: Path, checkpoint: Checkpoint) -> Path:
         "seed": str(checkpoint.seed),
         "layout": checkpoint.layout.to_json(),
         "record": json.dumps(checkpoint.record),
+        "statuses": json.dumps({node: status_items(s) for node, s in checkpoint.statuses.items()}),
     }
+    metadata["sha256"] = _digest(metadata, checkpoint.weights)
     path = path_of(folder, checkpoint.round)
     write_atomically(path, save({"weights": checkpoint.weights}, metadata=metadata))
     return path
+
+
+def _digest(metadata: Mapping[str, str], weights: NDArray[Any]) -> str:
+    """SHA-256 (hex) of all that a checkpoint says; safetensors itself notices no changed bit in a tensor."""
+    told = json.dumps(sorted(item for item in metadata.items() if item[0] != "sha256"))
+    digest = hashlib.sha256(told.encode())
+    digest.update(weights.tobytes())
+    return digest.hexdigest()
 
 
 def load_checkpoint(path: Path) -> Checkpoint:
@@ -72,9 +88,9 @@ def load_checkpoint(path: Path) -> Checkpoint:
         AttributeError,
         TypeError,
     ) as error:  # the latter: a dtype without numpy
-        raise RunFolderError(
-            f"{path} cannot be read ({error}); remove it to go on from the round before"
-        ) from error
+        raise RunFolderError(f"{path} cannot be read ({error})") from error
+    if metadata.get("sha256") not in (None, _digest(metadata, weights)):  # older files have none
+        raise RunFolderError(f"{path} is damaged (its hash is wrong)")
     if metadata.get("format") != FORMAT:
         raise RunFolderError(
             f"{path} has format {metadata.get('format')!r}, this version reads {FORMAT!r}; "
@@ -84,21 +100,53 @@ def load_checkpoint(path: Path) -> Checkpoint:
         layout = Layout.from_json(metadata["layout"])
         round_number, seed = int(metadata["round"]), int(metadata["seed"])
         record = json.loads(metadata["record"])
+        statuses = {int(n): read_status(s) for n, s in json.loads(metadata.get("statuses", "{}")).items()}
         if round_number < 0 or record["round"] != round_number:
             raise ValueError(f"round {round_number}")
     except Exception as error:  # a foreign file may hold anything
         raise RunFolderError(
-            f"{path} does not describe a round ({error!r}); the file is damaged or foreign, "
-            "remove it to go on from the round before"
+            f"{path} does not describe a round ({error!r}); the file is damaged or foreign"
         ) from error
     if weights.shape != (layout.size,) or weights.dtype != np.float32:
         raise RunFolderError(
             f"{path} does not hold {layout.size} float32 weights; the file is damaged or foreign"
         )
-    return Checkpoint(round_number, seed, weights, layout, record)
+    return Checkpoint(round_number, seed, weights, layout, record, statuses)
+
+
+def saved_rounds(folder: Path) -> list[Path]:
+    """The checkpoints of a folder, the oldest first."""
+    found = [path for path in folder.glob("round-*.safetensors") if re.fullmatch(r"round-\d+", path.stem)]
+    return sorted(found, key=lambda path: int(path.stem.removeprefix("round-")))
 
 
 def newest(folder: Path) -> Path | None:
     """The checkpoint of the last finished round, or None."""
-    found = [path for path in folder.glob("round-*.safetensors") if re.fullmatch(r"round-\d+", path.stem)]
-    return max(found, key=lambda path: int(path.stem.removeprefix("round-")), default=None)
+    found = saved_rounds(folder)
+    return found[-1] if found else None
+
+
+def recover(folder: Path) -> tuple[Checkpoint | None, list[str]]:
+    """The newest checkpoint that can be read, and what is wrong with those after it.
+
+    Raises:
+        RunFolderError: there are checkpoints, and none of them can be read.
+    """
+    problems: list[str] = []
+    for path in reversed(saved_rounds(folder)):
+        try:
+            return load_checkpoint(path), problems
+        except RunFolderError as error:
+            problems.append(str(error))
+    if problems:
+        raise RunFolderError(f"no checkpoint in {folder} can be read, so begin anew elsewhere: {problems[0]}")
+    return None, []
+
+
+def prune(folder: Path, keep: int) -> None:
+    """Remove all checkpoints but round 0, which runs are compared with, and the last `keep` ones.
+
+    What a process that was killed while it wrote has left behind goes too, so nobody else may be writing here.
+    """
+    for path in (*saved_rounds(folder)[1:-keep], *folder.glob(".round-*")):
+        path.unlink(missing_ok=True)

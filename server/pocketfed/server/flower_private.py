@@ -3,18 +3,80 @@
 tests/server/test_flower_private.py says what has changed when a new Flower breaks it.
 """
 
-from flwr.app import Message
-from flwr.common.constant import SUPERLINK_NODE_ID
+import math
+import threading
+import warnings
+from collections.abc import Collection, Iterable, Iterator, Sequence
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from itertools import islice
+from pathlib import Path
+
+from fastapi import Depends, FastAPI, Request
+from flwr.app import Error, Message, RecordDict
+from flwr.app.message import remove_content_from_message
+from flwr.common.constant import NOOP_ACCOUNT_NAME, NOOP_FLWR_AID, SUPERLINK_NODE_ID, SubStatus
+from flwr.proto.fleet_pb2 import PushMessagesRequest
+from flwr.proto.message_pb2 import ObjectTree
+from flwr.server.superlink.linkstate import LinkStateFactory, SqlLinkState
+from flwr.supercore.constant import NOOP_FEDERATION_ID, NodeStatus, TaskType
+from flwr.supercore.error import ApiErrorCode, FlowerError, http_error_translator
+from flwr.supercore.inflatable.inflatable_object import (
+    get_all_nested_objects,
+    get_object_head_values_from_object_content,
+    get_object_tree,
+    is_valid_sha256_hash,
+    iterate_object_tree,
+    no_object_id_recompute,
+)
+from flwr.supercore.inflatable.inflatable_utils import inflate_object_from_contents
+from flwr.supercore.object_store import ObjectStoreFactory
+from flwr.supercore.object_store.in_memory_object_store import InMemoryObjectStore
+from flwr.supercore.protobuf.translation import ProtobufTranslationMiddleware
 from flwr.supercore.run import Run
 from flwr.supercore.task_identity import TaskIdentity
+from flwr.superlink.dependencies.linkstate import get_linkstate
+from flwr.superlink.federation import NoOpFederationManager
+from flwr.superlink.routers.fleet.node_auth import NodeAuthMiddleware
+from flwr.superlink.routers.fleet.router import router as fleet_router
+from sqlalchemy.exc import DBAPIError
+from sqlalchemy.exc import OperationalError as DatabaseError
+from starlette.middleware import Middleware
+from starlette.middleware.base import BaseHTTPMiddleware
 
-__all__ = ["Run", "act_as_server", "empty_run", "with_id"]
+from pocketfed.core.errors import RunFolderError, UpdateRejected
+
+__all__ = [
+    "DatabaseError",
+    "Fleet",
+    "Node",
+    "Run",
+    "act_as_server",
+    "empty_run",
+    "reusing_object_ids",
+    "with_id",
+]
+
+HEARTBEAT = 20.0
+"""Seconds between signs of life of a run; Flower gives a run up after 60 without one."""
+
+MOST_OBJECTS = 64
+"""Objects in one answer. Ours have three."""
+
+MOST_OFFERS = 8
+"""Answers to one instruction; a phone whose upload took too long offers another one."""
+
+KINDS = ("Message", "RecordDict", "ConfigRecord", "MetricRecord")
+"""What an answer may be made of. An `Array` may name one chunk a million times, and would be as large as all of them."""
+
+LONGEST_REASON = 300
+"""Characters."""
 
 
-def act_as_server(run_id: int) -> None:
+def act_as_server(run_id: int, task_id: int = 1) -> None:
     """Let this process make instruction messages: Flower reads their sender from a process-wide identity."""
     TaskIdentity.run_id = run_id
-    TaskIdentity.task_id = 1
+    TaskIdentity.task_id = task_id
     TaskIdentity.node_id = SUPERLINK_NODE_ID
 
 
@@ -27,3 +89,352 @@ def with_id(message: Message, message_id: str) -> Message:
     """Give a message its id, which a SuperLink would do; replies refer to it."""
     message.metadata.__dict__["_message_id"] = message_id
     return message
+
+
+def reusing_object_ids() -> AbstractContextManager[None]:
+    """While this lasts, content that many messages share is serialised and hashed once."""
+    return no_object_id_recompute()
+
+
+@dataclass(frozen=True)
+class Node:
+    """A phone as Flower knows it.
+
+    Attributes:
+        id: Flower's, drawn at random when the key was registered.
+        public_key: PEM, SubjectPublicKeyInfo.
+        name: given at enrolment.
+        status: `registered`, `online`, `offline` or `unregistered`.
+    """
+
+    id: int
+    public_key: bytes
+    name: str
+    status: str
+
+
+class Fleet:
+    """The phones' side of a SuperLink: Flower's own state in SQLite, and its Fleet API as an application.
+
+    Nodes and messages are on disk. Objects, which are weights on their way, are in memory: a checkpoint has what
+    would be worth keeping, and messages of a run do not outlive its process. Flower's Control and Runtime API are not
+    served: nobody outside starts runs here.
+    """
+
+    def __init__(self, database: Path, largest_answer: int) -> None:
+        """Open or make the state.
+
+        Args:
+            database: SQLite file.
+            largest_answer: bytes of all objects in one answer of a phone.
+
+        Raises:
+            RunFolderError: the file cannot be read or written, or is damaged.
+        """
+        objects = ObjectStoreFactory()
+        objects.store_instance = self._objects = _BoundedStore(largest_answer)
+        self._factory = LinkStateFactory(str(database), NoOpFederationManager(), objects)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # Flower's migrations use what Alembic deprecates
+            try:
+                state = self._factory.state()
+            except DBAPIError as error:
+                raise RunFolderError(
+                    f"{database} cannot be used ({error.orig}); make room, or move it away and enrol all phones anew"
+                ) from error
+        assert isinstance(state, SqlLinkState)
+        self._state = state
+        self._run: Run | None = None
+        self._ended = threading.Event()
+        self._fault: DatabaseError | None = None
+
+    def app(self, enrolled_only: bool) -> FastAPI:
+        """Flower's Fleet API.
+
+        Args:
+            enrolled_only: whether a phone can only take part with a key that was registered here before.
+        """
+        app = FastAPI(
+            title="pocketfed",
+            docs_url=None,
+            redoc_url=None,
+            openapi_url=None,
+            middleware=[
+                Middleware(BaseHTTPMiddleware, dispatch=http_error_translator),
+                Middleware(ProtobufTranslationMiddleware),
+                Middleware(NodeAuthMiddleware),
+            ],
+        )
+        app.state.linkstate_factory = self._factory
+        app.state.enable_supernode_auth = enrolled_only
+        app.include_router(fleet_router, dependencies=[Depends(_check_answer)])
+        return app
+
+    def begin_run(self) -> Run:
+        """Begin a run, and end those before it: their messages must not reach anybody.
+
+        Raises:
+            DatabaseError: the disk is full. So do all methods that write; the run is over then.
+        """
+        self._ended.set()
+        self._ended, self._fault = threading.Event(), None
+        self._objects.clear()
+        for run in self._state.get_run_info(flwr_aids=[NOOP_FLWR_AID]):
+            if run.primary_task_id is not None:
+                self._state.finish_task(run.primary_task_id, SubStatus.STOPPED, "the server was restarted")
+            self._state.delete_messages(self._state.get_message_ids_from_run_id(run.run_id))
+            self._state.delete_sessions_in_run(run.run_id)
+        run_id = self._state.create_run(
+            "pocketfed/serve", "1", "0" * 64, {}, NOOP_FEDERATION_ID, None, NOOP_FLWR_AID, TaskType.SERVER_APP
+        )
+        (self._run,) = self._state.get_run_info(run_ids=[run_id])
+        task = self._run.primary_task_id
+        assert task is not None
+        self._state.claim_task(task)
+        self._state.activate_task(task)
+        act_as_server(run_id, task)
+        threading.Thread(
+            target=self._show_life, args=(task, self._ended), name="run heartbeat", daemon=True
+        ).start()
+        return self._run
+
+    def end_run(self) -> None:
+        """End the run: phones that still work for it are told so when they answer."""
+        self._ended.set()
+        if self._run is not None and self._run.primary_task_id is not None:
+            self._state.finish_task(self._run.primary_task_id, SubStatus.COMPLETED, "")
+
+    def _show_life(self, task: int, ended: threading.Event) -> None:
+        while not ended.wait(HEARTBEAT):
+            try:
+                self._state.acknowledge_task_heartbeat(task)
+            except DatabaseError as error:
+                self._fault = error
+
+    def online(self) -> list[int]:
+        """Ids of the nodes that showed life recently enough, by what they promised.
+
+        Raises:
+            DatabaseError: the run could not show its own life, and may have been given up.
+        """
+        if self._fault is not None:
+            raise self._fault
+        return [node.node_id for node in self._state.get_node_info(statuses=[NodeStatus.ONLINE])]
+
+    def nodes(self) -> Sequence[Node]:
+        """Every node that was ever registered."""
+        return [
+            Node(info.node_id, bytes(info.public_key), info.name, info.status)
+            for info in self._state.get_node_info()
+        ]
+
+    def register(self, public_key: bytes, name: str) -> int:
+        """Let the holder of a key take part.
+
+        Raises:
+            ValueError: the key is or was registered.
+        """
+        return self._state.create_node(NOOP_FLWR_AID, NOOP_ACCOUNT_NAME, public_key, 0, name=name)
+
+    def revoke(self, node: int) -> None:
+        """Let a node never take part again.
+
+        Raises:
+            ValueError: there is no such node, or not any more.
+        """
+        self._state.delete_node(NOOP_FLWR_AID, node)
+
+    def post(self, messages: Iterable[Message]) -> Iterator[str]:
+        """Leave instructions for phones to fetch; their ids, "" for a phone that is gone.
+
+        Content that messages share is stored once.
+        """
+        assert self._run is not None
+        store = self._state.object_store
+        with reusing_object_ids():
+            for message in messages:
+                with_id(message, message.object_id)
+                self._objects.expect(message.metadata.message_id)
+                # Objects first: a phone may fetch the message the moment it is there.
+                missing = set(store.preregister(self._run.run_id, get_object_tree(message)))
+                for object_id, item in get_all_nested_objects(message).items():
+                    if object_id in missing:
+                        store.put(object_id, item.deflate())
+                stored = self._state.store_message_ins(remove_content_from_message(message))
+                if stored is None:
+                    self._objects.free(message.metadata.message_id)
+                yield stored or ""
+
+    def answers(self, instructions: Collection[str]) -> list[tuple[Message, tuple[str, ...]]]:
+        """What has come for these instructions since last asked: envelopes, and the ids of their objects.
+
+        An envelope has no content. Instructions that expired, and phones that went, are answered with Flower's errors.
+        """
+        assert self._run is not None
+        found = self._state.get_message_res(set(instructions), self._run.run_id)
+        return [(envelope, self._objects_of(envelope)) for envelope in found]
+
+    def _objects_of(self, envelope: Message) -> tuple[str, ...]:
+        return self._objects.below(envelope.metadata.message_id)
+
+    def has_arrived(self, objects: Sequence[str]) -> bool:
+        """Whether all objects of an answer have been uploaded."""
+        return all(self._state.object_store.get(object_id) for object_id in objects)
+
+    def open(self, envelope: Message, objects: Sequence[str]) -> RecordDict | Error:
+        """What is in an answer that has arrived. What it says of its sender is not looked at.
+
+        Raises:
+            UpdateRejected: it cannot be decoded.
+        """
+        contents = {object_id: self._state.object_store.get(object_id) or b"" for object_id in objects}
+        try:
+            for content in contents.values():
+                _check_kind(content)
+            inside = inflate_object_from_contents(envelope.metadata.message_id, contents)
+            if not isinstance(inside, Message):
+                raise TypeError(f"it is no message but {type(inside).__name__}")
+            return inside.error if inside.has_error() else inside.content
+        # Anything may be in an object from outside, and Flower's decoding raises whatever its parts raise.
+        except Exception as error:
+            what = f"{type(error).__name__}: {error}"[:LONGEST_REASON]  # it may quote the whole object
+            raise UpdateRejected(f"the reply cannot be decoded ({what})") from error
+
+    def discard(self, instructions: Iterable[str]) -> None:
+        """Forget instructions and what was answered; a phone that still works on one is refused when it answers."""
+        ids = set(instructions)
+        for envelope in self._state.get_message_res(set(ids), self._run.run_id) if self._run and ids else ():
+            self._objects.delete(envelope.metadata.message_id)
+        self._state.delete_messages(ids)
+        for instruction in ids:
+            self._objects.free(instruction)
+
+    def forget(self, envelope: Message) -> None:
+        """Free what an answer holds."""
+        instruction = envelope.metadata.reply_to_message_id
+        self._state.delete_messages({instruction})
+        self._objects.delete(envelope.metadata.message_id)
+        self._objects.free(instruction)
+
+
+class _BoundedStore(InMemoryObjectStore):
+    """Objects in memory; what a phone can make it hold for one answer is bounded."""
+
+    def __init__(self, largest: int) -> None:
+        """Begin empty; an answer may have `largest` bytes in all."""
+        super().__init__()
+        self._largest = largest
+        self._roots: dict[str, str] = {}  # of objects that phones push: the answer that named them first
+        self._bytes: dict[str, int] = {}  # by root: pushed so far
+        self._offers: dict[str, set[str]] = {}  # by instruction that is out: answers that were offered
+
+    def preregister(self, run_id: int, object_tree: ObjectTree) -> list[str]:
+        nodes = list(islice(iterate_object_tree(object_tree), MOST_OBJECTS + 1))
+        if len(nodes) > MOST_OBJECTS:
+            raise _refused(f"an answer has more than {MOST_OBJECTS} objects")
+        if not all(is_valid_sha256_hash(node.object_id) for node in nodes):
+            raise _refused("an answer has an object whose id is no hash")
+        with self.lock_store:
+            new = {node.object_id for node in nodes} - self.store.keys()
+            if new and object_tree.object_id in self.store:
+                raise _refused("an answer that was offered before has other objects now")
+            self._check_children(nodes)
+            missing = super().preregister(run_id, object_tree)
+            self._roots.update(dict.fromkeys(new, object_tree.object_id))
+            return missing
+
+    def _check_children(self, nodes: Sequence[ObjectTree]) -> None:
+        """An object that is named again has the same children, or none are named; others would belong to nobody."""
+        known: dict[str, list[str]] = {}
+        for node in nodes:
+            children = [child.object_id for child in node.children]
+            entry = self.store.get(node.object_id)
+            before = known.setdefault(node.object_id, children if entry is None else entry.child_object_ids)
+            if children and children != before:
+                raise _refused("an object of an answer has other children elsewhere")
+
+    def put(self, object_id: str, object_content: bytes) -> None:
+        with self.lock_store:
+            root = self._roots.get(object_id, object_id)
+            size = self._bytes.get(root, 0) + len(object_content)
+            if size > self._largest:
+                raise _refused(f"an answer of {size} bytes; the most is {self._largest}")
+            super().put(object_id, object_content)
+            self._bytes[root] = size
+
+    def delete(self, object_id: str) -> None:
+        with self.lock_store:
+            super().delete(object_id)
+            if object_id not in self.store:
+                self._roots.pop(object_id, None)
+                self._bytes.pop(object_id, None)
+
+    def clear(self) -> None:
+        with self.lock_store:
+            super().clear()
+            self._roots.clear()
+            self._bytes.clear()
+            self._offers.clear()
+
+    def expect(self, instruction: str) -> None:
+        """An instruction goes out; until it is freed, what is offered to it is noted."""
+        with self.lock_store:
+            self._offers[instruction] = set()
+
+    def offer(self, instruction: str, answer: str) -> None:
+        """Note that a phone offers an answer: if it expires, Flower puts an error in its place and forgets its id."""
+        with self.lock_store:
+            offers = self._offers.get(instruction)
+            if offers is not None:
+                if len(offers) == MOST_OFFERS and answer not in offers:
+                    raise _refused("too many answers to one message")
+                offers.add(answer)
+
+    def free(self, instruction: str) -> None:
+        """Delete an instruction and all answers that were offered to it."""
+        with self.lock_store:
+            for answer in self._offers.pop(instruction, ()):
+                self.delete(answer)
+            self.delete(instruction)
+
+    def below(self, root: str) -> tuple[str, ...]:
+        """The ids of an object and all that it is made of, each once.
+
+        Flower's own `get_object_tree` repeats an object wherever it is named: a tree of 64 may have 2^31 branches.
+        """
+        found: dict[str, None] = {}
+        waiting = [root]
+        with self.lock_store:
+            while waiting:
+                name = waiting.pop()
+                if name not in found:
+                    found[name] = None
+                    entry = self.store.get(name)
+                    waiting += entry.child_object_ids if entry is not None else ()
+        return tuple(found)
+
+
+async def _check_answer(request: Request) -> None:
+    """An answer is one message, from the node that brings it, with the tree of its own objects."""
+    asked = getattr(request.state, "protobuf_request", None)
+    if isinstance(asked, PushMessagesRequest):
+        if len(asked.messages_list) != 1 or len(asked.message_object_trees) != 1:
+            raise _refused("a call brings one answer")
+        metadata, tree = asked.messages_list[0].metadata, asked.message_object_trees[0]
+        if metadata.src_node_id != asked.node.node_id or metadata.message_id != tree.object_id:
+            raise _refused("an answer of another node, or with another's objects")
+        if not (math.isfinite(metadata.created_at) and math.isfinite(metadata.ttl)):
+            raise _refused("an answer from no time")  # the database would keep NULL
+        objects = get_linkstate(request).object_store
+        assert isinstance(objects, _BoundedStore)
+        objects.offer(metadata.reply_to_message_id, metadata.message_id)
+
+
+def _check_kind(content: bytes) -> None:
+    kind, _, _ = get_object_head_values_from_object_content(content)
+    if kind not in KINDS:
+        raise TypeError(f"an answer is not made of {kind}")
+
+
+def _refused(why: str) -> FlowerError:
+    return FlowerError(ApiErrorCode.INVALID_PROTOBUF_PAYLOAD, why)

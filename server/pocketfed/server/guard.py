@@ -23,13 +23,23 @@ class Guard:
     furthest: float = 10.0
     highest_loss: float = 1e4
 
-    def check(self, update: Update, begun: Broadcast) -> Update:
+    def check(self, update: Update, begun: Broadcast, oldest: int | None = None) -> Update:
         """The update, unchanged.
 
+        Args:
+            update: what a phone sent.
+            begun: what the round that is running began with.
+            oldest: the earliest round that the update may belong to; by default, the one that is running.
+
         Raises:
-            UpdateRejected: shape, dtype, a number that is not finite, or a bound; the message says which.
+            UpdateRejected: round, layout, shape, dtype, a number that is not finite, or a bound; the message says
+                which.
         """
         weights = update.weights
+        if not (begun.round if oldest is None else oldest) <= update.round <= begun.round:
+            raise UpdateRejected(f"the update belongs to round {update.round}, this is round {begun.round}")
+        if update.layout != begun.layout.digest:
+            raise UpdateRejected(f"weights have the layout {update.layout[:12]!r}, not this run's")
         if weights.dtype != np.float32 or weights.shape != begun.weights.shape:
             raise UpdateRejected(
                 f"weights are {weights.dtype} {list(weights.shape)}, expected float32 {list(begun.weights.shape)}"
@@ -41,8 +51,9 @@ class Guard:
                 raise UpdateRejected(
                     f"the loss of {modality} is {loss:g}, expected at most {self.highest_loss:g}"
                 )
-            if not 0 <= update.seen.get(modality, 0) <= update.examples:
-                raise UpdateRejected(f"{update.seen[modality]} {modality}s among {update.examples} examples")
+        for modality, seen in update.seen.items():
+            if not 0 <= seen <= update.examples:
+                raise UpdateRejected(f"{seen} {modality}s among {update.examples} examples")
         if not np.isfinite(weights).all():
             raise UpdateRejected("weights are not finite")
         # In float64: the square of a finite float32 may not be finite.

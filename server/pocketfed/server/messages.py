@@ -1,58 +1,45 @@
-"""Plans and updates as Flower messages. The model travels as one flat array: cost follows the number of arrays."""
+"""Records as Flower messages. Each message has one record: the server's cost follows the number of objects."""
 
-from dataclasses import asdict
-from typing import cast
+from collections.abc import Callable, Mapping
+from typing import Any, TypeVar
 
-import numpy as np
-from flwr.app import Array, ArrayRecord, ConfigRecord, Message, MetricRecord, RecordDict
-from numpy.typing import NDArray
+from flwr.app import ConfigRecord, Error, Message, MessageType, RecordDict
 
 from pocketfed.core.errors import UpdateRejected
-from pocketfed.core.hyper import HYPER, Hyper
-from pocketfed.core.modality import Modality
-from pocketfed.core.plan import Plan, Update
+from pocketfed.core.plan import Instruction, PhoneStatus, Plan, Update
+from pocketfed.core.wire import (
+    FAILED,
+    INSTRUCTION,
+    STATUS,
+    UPDATE,
+    Value,
+    instruction_items,
+    read_instruction,
+    read_status,
+    read_update,
+    status_items,
+    update_items,
+)
 
-ARRAYS, CONFIG, METRICS, WEIGHTS = "arrays", "config", "metrics", "weights"
+T = TypeVar("T")
 
-
-def pack_weights(weights: NDArray[np.float32]) -> ArrayRecord:
-    """float32 [p] as the one array of a record."""
-    return ArrayRecord({WEIGHTS: Array(weights)})
-
-
-def unpack_weights(record: ArrayRecord) -> NDArray[np.float32]:
-    """The inverse of `pack_weights`."""
-    weights = record[WEIGHTS].numpy()
-    if not isinstance(weights, np.ndarray):  # numpy.load makes something else of an archive
-        raise TypeError(f"weights are a {type(weights).__name__}")
-    return weights
-
-
-def pack_plan(plan: Plan) -> ConfigRecord:
-    """A plan as the config of a message."""
-    epochs = {f"epochs-{modality}": count for modality, count in plan.epochs.items()}
-    values = {"round": plan.round, "seed": plan.seed, "mixed": plan.mixed}
-    return ConfigRecord({**values, **epochs, **asdict(plan.hyper)})
+GONE = frozenset({3, 4, 5})
+"""Flower's codes for answers that it makes up itself: the message expired, or the phone went away."""
 
 
-def unpack_plan(record: ConfigRecord) -> Plan:
-    """The inverse of `pack_plan`."""
-    hyper = Hyper(**{name: float(cast(float, record[name])) for name in HYPER})
-    return Plan(
-        round=int(cast(int, record["round"])),
-        seed=int(cast(int, record["seed"])),
-        epochs={m: int(cast(int, record[key])) for m in Modality if (key := f"epochs-{m}") in record},
-        mixed=bool(record["mixed"]),
-        hyper=hyper,
-    )
+def pack_instruction(plan: Plan, weights: bytes, layout: str) -> RecordDict:
+    """The content of a message that asks a phone to train; one for a whole cohort."""
+    return _content(INSTRUCTION, instruction_items(plan, weights, layout))
+
+
+def unpack_instruction(message: Message) -> Instruction:
+    """The inverse of `pack_instruction`, on a phone that is a Flower `ClientApp`."""
+    return read_instruction(_record(message, INSTRUCTION))
 
 
 def pack_update(update: Update) -> RecordDict:
     """An update as the content of a reply."""
-    loss = {f"loss-{modality}": value for modality, value in update.loss.items()}
-    seen = {f"seen-{modality}": value for modality, value in update.seen.items()}
-    metrics = MetricRecord({"num-examples": update.examples, **seen, **loss})
-    return RecordDict({ARRAYS: pack_weights(update.weights), METRICS: metrics})
+    return _content(UPDATE, update_items(update))
 
 
 def unpack_update(reply: Message) -> Update:
@@ -61,24 +48,51 @@ def unpack_update(reply: Message) -> Update:
     Raises:
         UpdateRejected: the phone reported an error, or the reply is not what `pack_update` makes.
     """
+    return _read(reply, UPDATE, read_update)
+
+
+def ask_status(node: int, ttl: float | None = None) -> Message:
+    """A message that asks a node who it is; it expires after `ttl` seconds."""
+    return Message(RecordDict(), dst_node_id=node, message_type=MessageType.QUERY, ttl=ttl)
+
+
+def introduce(message: Message, status: PhoneStatus) -> Message:
+    """A phone's answer to `ask_status`."""
+    return Message(_content(STATUS, status_items(status)), reply_to=message)
+
+
+def unpack_status(reply: Message) -> PhoneStatus:
+    """The answer to `ask_status`.
+
+    Raises:
+        UpdateRejected: the phone reported an error, or the reply is not what `introduce` makes.
+    """
+    return _read(reply, STATUS, read_status)
+
+
+def failure(message: Message, reason: str, code: int = FAILED) -> Message:
+    """A phone's answer that it could not, or would not, do what it was asked."""
+    return Message(Error(code, reason), reply_to=message)
+
+
+def _content(name: str, items: dict[str, Value]) -> RecordDict:
+    values: dict[str, Any] = dict(items)  # Flower's own type of a record's values has lists too
+    return RecordDict({name: ConfigRecord(values)})
+
+
+def _read(reply: Message, name: str, decode: Callable[[Mapping[str, Any]], T]) -> T:
     if reply.has_error():
         raise UpdateRejected(reply.error.reason or f"error {reply.error.code}")
     try:
-        return _decode(reply.content)
+        return decode(_record(reply, name))
     # Anything may be in a message from outside, and Flower's decoding raises whatever its parts raise.
     except Exception as error:
-        raise UpdateRejected(f"the reply cannot be read ({type(error).__name__}: {error})") from error
+        what = f"{type(error).__name__}: {error}"[:300]
+        raise UpdateRejected(f"the reply cannot be read ({what})") from error
 
 
-def _decode(content: RecordDict) -> Update:
-    arrays, metrics = content[ARRAYS], content[METRICS]
-    if not isinstance(arrays, ArrayRecord) or not isinstance(metrics, MetricRecord):
-        raise TypeError("arrays and metrics are of the wrong type")
-    if set(arrays) != {WEIGHTS}:
-        raise KeyError(f"arrays are {sorted(arrays)}, expected {[WEIGHTS]}")
-    examples = metrics["num-examples"]
-    if not isinstance(examples, int):
-        raise TypeError("num-examples is no integer")
-    loss = {m: float(cast(float, metrics[key])) for m in Modality if (key := f"loss-{m}") in metrics}
-    seen = {m: int(cast(int, metrics[key])) for m in Modality if (key := f"seen-{m}") in metrics}
-    return Update(unpack_weights(arrays), examples, seen, loss)
+def _record(message: Message, name: str) -> Any:
+    record = message.content[name]
+    if not isinstance(record, ConfigRecord):
+        raise TypeError(f"{name} is of the wrong type")
+    return record

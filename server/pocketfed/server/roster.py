@@ -1,43 +1,167 @@
-"""Who is there: Flower's nodes, and the number by which each phone calls itself."""
+"""Who is there: Flower's nodes, and what each phone says of itself."""
 
 import time
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
 
-from flwr.app import Message, MessageType, MetricRecord, RecordDict
 from flwr.serverapp import Grid
 
-from pocketfed.core.errors import NoPhonesError
+from pocketfed.core.errors import NoPhonesError, UpdateRejected
+from pocketfed.core.modality import Modality
+from pocketfed.core.plan import PhoneStatus
+from pocketfed.server.messages import GONE, ask_status, unpack_status
 
-PHONE = "phone"
-"""Metric in which a phone gives its number when it is asked who it is."""
-
-
-def introduce(message: Message, number: int) -> Message:
-    """A phone's answer to `call_roll`."""
-    return Message(RecordDict({"metrics": MetricRecord({PHONE: number})}), reply_to=message)
+ANSWER_WITHIN = 60.0
+"""Seconds after which a phone that was asked for its status is asked again."""
 
 
-def call_roll(grid: Grid, expected: int, patience: float = 600.0) -> dict[int, int]:
-    """Wait until `expected` nodes are there, then ask each for its number.
+@dataclass(frozen=True)
+class Requirements:
+    """What a phone must say of itself to be chosen.
 
-    Node ids are drawn at random by some engines; numbers are not, so they decide sampling, seeds and order.
+    Attributes:
+        modalities: of which it must hold captures.
+        free_memory: bytes, at least.
+        charging: whether it must be connected to power.
+        app_version: at least, compared number by number ("1.10" is later than "1.9").
+        layout: digest of the layout of its bundle; "" accepts any.
+    """
 
-    Returns:
-        {phone number: node id}, in rising order of the number. A phone that does not answer is left out.
+    modalities: tuple[Modality, ...] = ()
+    free_memory: int = 0
+    charging: bool = False
+    app_version: str = ""
+    layout: str = ""
+
+    def missing(self, status: PhoneStatus) -> str | None:
+        """The first thing that a phone lacks, or None."""
+        for modality in self.modalities:
+            if not status.captures.get(modality):
+                return f"holds no {modality}s"
+        if status.free_memory < self.free_memory:
+            return f"has {status.free_memory} bytes of free memory, {self.free_memory} are asked for"
+        if self.charging and not status.charging:
+            return "is not charging"
+        if version_of(status.app_version) < version_of(self.app_version):
+            return f"has version {status.app_version[:40]!r}, {self.app_version!r} is asked for"
+        if self.layout and status.layout != self.layout:
+            return "has another bundle"
+        return None
+
+
+def version_of(text: str) -> tuple[int, ...]:
+    """The numbers of a version; anything else in it counts as 0. Of a long text, the first eight.
+
+    >>> version_of("1.10.0") > version_of("1.9")
+    True
+    """
+    return tuple(int(part) if part.isascii() and part.isdigit() else 0 for part in text[:40].split(".")[:8])
+
+
+@dataclass
+class Roster:
+    """The phones that have said who they are, by Flower's node id. What they said is kept, and asked anew when it is old.
+
+    A phone that did not answer in its round is benched: it is asked again who it is, and nothing else until it answers.
+
+    Attributes:
+        requirements: who may be chosen.
+        status_age: seconds after which a status is asked for again; the old one counts until then.
+        statuses: what phones said.
+        strangers: what nodes said that did not say who they are.
+    """
+
+    requirements: Requirements = field(default_factory=Requirements)
+    status_age: float = 600.0
+    statuses: dict[int, PhoneStatus] = field(default_factory=dict)
+    strangers: dict[int, str] = field(default_factory=dict)
+    _asked: dict[int, tuple[str, float]] = field(
+        default_factory=dict
+    )  # by node: the question, and when it was put
+    _answered: dict[int, float] = field(default_factory=dict)
+    _online: set[int] = field(default_factory=set)
+    _benched: set[int] = field(default_factory=set)
+
+    def refresh(self, grid: Grid, now: Callable[[], float] = time.monotonic) -> None:
+        """Look who is there, read what has been answered, and ask whoever has not said, or not lately."""
+        self._online = set(grid.get_node_ids())
+        self._read(grid, now())
+        self._ask(grid, now())
+        self._read(grid, now())  # an engine in this process has answered already
+
+    def eligible(self) -> dict[int, int]:
+        """Phones that may be chosen: {phone number: node id}, in rising order of the number.
+
+        If two nodes call themselves by one number, the one with the smaller node id is that phone.
+        """
+        numbers: dict[int, int] = {}
+        for node in sorted(self._online - self._benched & self._online):
+            status = self.statuses.get(node)
+            if status is not None and self.requirements.missing(status) is None:
+                numbers.setdefault(status.number, node)
+        return dict(sorted(numbers.items()))
+
+    def bench(self, nodes: Iterable[int]) -> None:
+        """These did not answer: leave them out until they say again who they are."""
+        for node in nodes:
+            self._benched.add(node)
+            self._answered.pop(node, None)
+
+    def counts(self) -> Mapping[str, int]:
+        """How many phones are `seen`, `online`, `eligible` and `benched`."""
+        return {
+            "seen": len(self.statuses),
+            "online": len(self._online),
+            "eligible": len(self.eligible()),
+            "benched": len(self._benched & self._online),
+        }
+
+    def _ask(self, grid: Grid, now: float) -> None:
+        due = [
+            node
+            for node in sorted(self._online - self._asked.keys())
+            if node not in self._answered or now - self._answered[node] > self.status_age
+        ]
+        if due:
+            questions = [ask_status(node, ANSWER_WITHIN) for node in due]
+            for node, question in zip(due, grid.push_messages(questions), strict=True):
+                self._asked[node] = (question, now)
+
+    def _read(self, grid: Grid, now: float) -> None:
+        if not self._asked:
+            return
+        owners = {question: node for node, (question, _) in self._asked.items()}
+        for reply in grid.pull_messages(list(owners)):
+            node = owners[reply.metadata.reply_to_message_id]
+            del self._asked[node]
+            if reply.has_error() and reply.error.code in GONE:
+                continue  # it is asked again when it is back
+            self._answered[node] = now
+            try:
+                self.statuses[node] = unpack_status(reply)
+                self._benched.discard(node)
+                self.strangers.pop(node, None)
+            except UpdateRejected as error:
+                self.statuses.pop(node, None)
+                self.strangers[node] = str(error)[:300]
+        overdue = [node for node, (_, asked) in self._asked.items() if now - asked > ANSWER_WITHIN]
+        for node in overdue:
+            del self._asked[node]
+
+
+def call_roll(grid: Grid, roster: Roster, expected: int, patience: float = 600.0) -> None:
+    """Wait until `expected` phones have answered who they are; for a fleet that is known to come.
 
     Raises:
-        NoPhonesError: fewer nodes than expected within `patience` seconds, or none that answers.
+        NoPhonesError: fewer within `patience` seconds, or none that says who it is.
     """
-    deadline = time.monotonic() + patience
-    while len(nodes := sorted(grid.get_node_ids())) < expected:
-        if time.monotonic() > deadline:
-            raise NoPhonesError(f"{len(nodes)} of {expected} phones came within {patience:.0f} seconds")
+    until = time.monotonic() + patience
+    roster.refresh(grid)
+    while (present := len(roster.statuses) + len(roster.strangers)) < expected:
+        if time.monotonic() > until:
+            raise NoPhonesError(f"{present} of {expected} phones came within {patience:.0f} seconds")
         time.sleep(0.05)
-    questions = (Message(RecordDict(), dst_node_id=node, message_type=MessageType.QUERY) for node in nodes)
-    numbers = {}
-    for reply in grid.send_and_receive(questions, timeout=patience):
-        metrics = reply.content.get("metrics") if reply.has_content() else None
-        if isinstance(metrics, MetricRecord) and isinstance(number := metrics.get(PHONE), int):
-            numbers[number] = reply.metadata.src_node_id
-    if not numbers:
-        raise NoPhonesError(f"none of {len(nodes)} phones answered within {patience:.0f} seconds")
-    return dict(sorted(numbers.items()))
+        roster.refresh(grid)
+    if not roster.eligible():
+        reasons = "; ".join(dict.fromkeys(roster.strangers.values()))[:300]
+        raise NoPhonesError(f"none of {present} phones can take part ({reasons or 'see the requirements'})")

@@ -1,0 +1,133 @@
+"""One attempt at a round: instructions out, answers in, each guarded and folded as it comes."""
+
+import time
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
+
+from flwr.app import Message, MessageType
+from flwr.serverapp import Grid
+
+from pocketfed.core.wire import weights_to_bytes
+from pocketfed.server.aggregators import Broadcast
+from pocketfed.server.fold import Fold
+from pocketfed.server.messages import pack_instruction
+from pocketfed.server.outcome import Kind, RoundWatcher
+from pocketfed.server.roster import Roster
+from pocketfed.server.terms import Rounds
+
+
+class Clock:
+    """Where the time of a round goes, in seconds."""
+
+    def __init__(self) -> None:
+        self.phases: dict[str, float] = {}
+
+    @property
+    def seconds(self) -> float:
+        """Of all phases but the wait for phones."""
+        return sum(self.phases.values()) - self.phases.get("waiting", 0.0)
+
+    @contextmanager
+    def phase(self, name: str) -> Iterator[None]:
+        """What happens inside is counted as this phase."""
+        began = time.monotonic()
+        try:
+            yield
+        finally:
+            self.phases[name] = self.phases.get(name, 0.0) + time.monotonic() - began
+
+
+def exchange(
+    grid: Grid,
+    rounds: Rounds,
+    roster: Roster,
+    begun: Broadcast,
+    cohort: Mapping[int, int],
+    wanted: int,
+    clock: Clock,
+    watcher: RoundWatcher,
+) -> Fold:
+    """Ask a cohort and fold what comes, until as many updates as wanted count or the time is over.
+
+    Phones that did not answer by then are benched.
+
+    Args:
+        grid: carries messages.
+        rounds: what the server decides.
+        roster: who is there.
+        begun: what the round begins with.
+        cohort: who is asked: {node id: phone number}, in the order of the numbers.
+        wanted: updates that are enough.
+        clock: is told where time goes.
+        watcher: is told of each answer.
+    """
+    terms = rounds.terms
+    oldest = begun.round - 1 if terms.late == "count" else begun.round
+    fold = Fold(rounds.aggregator, rounds.guard, begun, oldest)
+    answered: set[int] = set()
+    with clock.phase("sending"):
+        replies = iter(grid.send_and_receive(_instructions(rounds, begun, cohort), timeout=terms.deadline))
+    ordered = in_order(replies, list(cohort)) if terms.in_order else replies
+    while fold.fresh < wanted:
+        with clock.phase("collecting"):
+            reply = next(ordered, None)
+        if reply is None:
+            break
+        with clock.phase("folding"):
+            if reply.metadata.group_id == str(begun.round):
+                answered.add(reply.metadata.src_node_id)
+            _take(fold, reply, rounds, roster, begun, cohort)
+        watcher.answered(begun.round, len(answered & cohort.keys()), len(cohort))
+    else:  # enough: whoever has not answered yet is not to blame
+        answered |= cohort.keys()
+    if isinstance(replies, Iterator) and hasattr(replies, "close"):
+        replies.close()  # the grid takes back what has not been answered
+    for node, phone in cohort.items():
+        if node not in answered:
+            fold.silent(phone)
+    silent = {failure.phone for failure in fold.failures if failure.kind is Kind.SILENT}
+    roster.bench(node for node, phone in cohort.items() if phone in silent)
+    return fold
+
+
+def _instructions(rounds: Rounds, begun: Broadcast, cohort: Iterable[int]) -> Iterator[Message]:
+    """One message a phone, made when it is sent, all sharing one record."""
+    terms, layout = rounds.terms, begun.layout.digest
+    content = pack_instruction(rounds.plan(begun.round), weights_to_bytes(begun.weights), layout)
+    # A message expires with its round, or with the next one if late answers count.
+    ttl = terms.deadline * (2 if terms.late == "count" else 1)
+    for node in cohort:
+        yield Message(content, node, MessageType.TRAIN, ttl=ttl, group_id=str(begun.round))
+
+
+def _take(
+    fold: Fold, reply: Message, rounds: Rounds, roster: Roster, begun: Broadcast, cohort: Mapping[int, int]
+) -> None:
+    node = reply.metadata.src_node_id
+    phone = cohort.get(node)
+    if phone is None and (status := roster.statuses.get(node)) is not None:
+        phone = status.number
+    if phone is None:
+        return  # nobody that was ever asked
+    if reply.metadata.group_id != str(begun.round) and rounds.terms.late == "refuse":
+        fold.late(phone)
+    else:
+        fold.take(phone, reply)
+
+
+def in_order(replies: Iterable[Message], nodes: list[int]) -> Iterator[Message]:
+    """Replies in the order of `nodes`, as soon as that order allows; a node that did not reply is left out.
+
+    Sums of floating-point numbers depend on their order, and a run must not depend on which phone is quickest. An
+    engine that answers in order (ours does) makes this keep nothing. A second answer of a node is ignored.
+    """
+    waiting: dict[int, Message] = {}
+    position = 0
+    for reply in replies:
+        waiting.setdefault(reply.metadata.src_node_id, reply)
+        while position < len(nodes) and nodes[position] in waiting:
+            yield waiting.pop(nodes[position])
+            position += 1
+    for node in nodes[position:]:
+        if node in waiting:
+            yield waiting.pop(node)

@@ -1,0 +1,96 @@
+"""What a round came to, and who is told."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from enum import StrEnum
+from typing import Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from pocketfed.core.modality import Modality
+
+
+class Kind(StrEnum):
+    """Why a phone's update did not count."""
+
+    DECLINED = "declined"
+    """The phone's own policy said no."""
+
+    FAILED = "failed"
+    """The phone reported an error."""
+
+    REFUSED = "refused"
+    """The guard refused what the phone sent."""
+
+    SILENT = "silent"
+    """No answer by the deadline."""
+
+    LATE = "late"
+    """The answer was to a round that was over."""
+
+
+@dataclass(frozen=True)
+class Failure:
+    """A phone whose update did not count, and why."""
+
+    phone: int
+    reason: str
+    kind: Kind = Kind.FAILED
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """A finished round.
+
+    Attributes:
+        round: from 1.
+        weights: the new global weights, float32 [p].
+        loss: mean over the accepted updates, by modality, weighted by its captures.
+        phones: how many updates were folded.
+        failures: the phones whose updates were not.
+        bytes_down, bytes_up: of weights, to all phones and from all phones.
+        seconds: from choosing phones to the last fold.
+        phases: seconds by what they were spent on: `waiting` for phones, `sending`, `collecting`, `folding`.
+        attempt: how many times the round had to be begun anew because too few phones answered.
+    """
+
+    round: int
+    weights: NDArray[np.float32]
+    loss: Mapping[Modality, float]
+    phones: int
+    failures: tuple[Failure, ...]
+    bytes_down: int
+    bytes_up: int
+    seconds: float
+    phases: Mapping[str, float] = field(default_factory=dict)
+    attempt: int = 0
+
+    @staticmethod
+    def untrained(weights: NDArray[np.float32]) -> "Outcome":
+        """Round 0: nobody was asked."""
+        return Outcome(0, weights, {}, 0, (), 0, 0, 0.0)
+
+
+class RoundWatcher(Protocol):
+    """Whoever watches rounds: a progress bar, a page, a log. A subclass listens to what it wants."""
+
+    def waiting(self, present: int, needed: int) -> None:
+        """Too few phones are there that may be asked; called again while that lasts."""
+        return
+
+    def begun(self, round_number: int, attempt: int, cohort: Sequence[int], present: int) -> None:
+        """These phones are being asked, of `present` that might have been."""
+        return
+
+    def answered(self, round_number: int, done: int, cohort: int) -> None:
+        """A phone's answer has been folded or refused."""
+        return
+
+    def abandoned(self, round_number: int, attempt: int, failures: Sequence[Failure]) -> None:
+        """Too few phones answered; the round begins anew with other phones."""
+        return
+
+    def finished(self, outcome: Outcome) -> None:
+        """A round is finished and not yet safe; whoever persists it does so now."""
+        return

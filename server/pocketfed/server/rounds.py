@@ -1,0 +1,117 @@
+"""Rounds as the server runs them: choose phones, send plan and weights, guard and fold what comes back.
+
+    waiting ──► begun ──► answers, each guarded and folded ──► finished ──► the next round
+       ▲                        │ fewer than the quorum by the deadline
+       └──────── abandoned ◄────┘
+
+The loop is ours and not `flwr.serverapp.strategy.Strategy.start`: that one waits for ever for phones that do not come,
+knows no quorum and cannot end a round before its deadline. Messages and the grid are Flower's.
+"""
+
+import math
+import time
+from collections.abc import Callable, Iterable, Mapping
+
+import numpy as np
+from flwr.serverapp import Grid
+from numpy.typing import NDArray
+
+from pocketfed.core.errors import NoPhonesError
+from pocketfed.server.aggregators import Broadcast
+from pocketfed.server.exchange import Clock, exchange
+from pocketfed.server.outcome import Failure, Outcome, RoundWatcher
+from pocketfed.server.roster import Roster
+from pocketfed.server.terms import Rounds, Terms, sample_cohort
+
+LOOK = 0.5
+"""Seconds between two looks for phones while there are too few."""
+
+
+def run_rounds(
+    grid: Grid,
+    rounds: Rounds,
+    roster: Roster,
+    weights: NDArray[np.float32],
+    numbers: Iterable[int],
+    watcher: RoundWatcher,
+    stopping: Callable[[], bool] = lambda: False,
+) -> NDArray[np.float32]:
+    """Run rounds one after another.
+
+    Args:
+        grid: carries messages.
+        rounds: what the server decides.
+        roster: who is there.
+        weights: to begin with, float32 [layout.size].
+        numbers: of the rounds, rising.
+        watcher: is told of everything; persists finished rounds.
+        stopping: asked between rounds and while waiting.
+
+    Returns:
+        The weights after the last finished round.
+
+    Raises:
+        NoPhonesError: too few phones came, or too few of them answered, again and again.
+    """
+    for number in numbers:
+        outcome = _until_it_counts(
+            grid, rounds, roster, Broadcast(weights, rounds.layout, number), watcher, stopping
+        )
+        if outcome is None:
+            break
+        weights = outcome.weights
+        watcher.finished(outcome)
+    return weights
+
+
+def _until_it_counts(
+    grid: Grid,
+    rounds: Rounds,
+    roster: Roster,
+    begun: Broadcast,
+    watcher: RoundWatcher,
+    stopping: Callable[[], bool],
+) -> Outcome | None:
+    """One round, begun anew with other phones as long as too few answer; None if the server is to stop."""
+    failures: tuple[Failure, ...] = ()
+    for attempt in range(rounds.terms.attempts):
+        clock = Clock()
+        with clock.phase("waiting"):
+            eligible = _wait_for_phones(grid, roster, rounds.terms, watcher, stopping)
+        if eligible is None:
+            return None
+        wanted, cohort = sample_cohort(list(eligible), rounds.terms, rounds.seed, begun.round, attempt)
+        watcher.begun(begun.round, attempt, cohort, len(eligible))
+        nodes = {eligible[phone]: phone for phone in cohort}
+        fold = exchange(grid, rounds, roster, begun, nodes, wanted, clock, watcher)
+        if fold.fresh < wanted and stopping():
+            return None  # its phones will be asked again
+        if fold.fresh >= math.ceil(rounds.terms.quorum * wanted):
+            return fold.outcome(len(cohort), clock.seconds, clock.phases, attempt)
+        failures = fold.failures
+        watcher.abandoned(begun.round, attempt, failures)
+    reasons = "; ".join(dict.fromkeys(failure.reason for failure in failures))[:300]
+    raise NoPhonesError(
+        f"round {begun.round} was begun {rounds.terms.attempts} times and never reached its quorum of "
+        f"{rounds.terms.quorum:.0%} ({reasons}); go on when more phones answer, or lower the quorum"
+    )
+
+
+def _wait_for_phones(
+    grid: Grid, roster: Roster, terms: Terms, watcher: RoundWatcher, stopping: Callable[[], bool]
+) -> Mapping[int, int] | None:
+    """The phones that may be chosen, as soon as there are enough; None if the server is to stop."""
+    until = time.monotonic() + terms.patience
+    while not stopping():
+        roster.refresh(grid)
+        eligible = roster.eligible()
+        if len(eligible) >= terms.minimum:
+            return eligible
+        if time.monotonic() > until:
+            raise NoPhonesError(
+                f"{len(eligible)} of {terms.minimum} phones came within {terms.patience:.0f} seconds; "
+                "go on when there are more, or lower the minimum"
+            )
+        watcher.waiting(len(eligible), terms.minimum)
+        time.sleep(LOOK)
+    return None

@@ -1,0 +1,117 @@
+"""An application on uvicorn, in a thread of this process."""
+
+import socket
+import ssl
+import threading
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+import uvicorn
+
+from pocketfed.core.errors import KeyFileError, ServerError
+
+START_WITHIN = 30.0
+"""Seconds."""
+
+STOP_WITHIN = 5
+"""Seconds that requests under way get when the server stops."""
+
+
+@dataclass(frozen=True)
+class Tls:
+    """Files of a server's identity, PEM.
+
+    Attributes:
+        certificate: the server's, then those between it and the authority that phones trust.
+        key: private.
+    """
+
+    certificate: Path
+    key: Path
+
+    def check(self) -> None:
+        """Load them once, to say clearly what is wrong.
+
+        Raises:
+            KeyFileError: a file is missing or damaged, or they do not belong together.
+        """
+        for path in (self.certificate, self.key):
+            if not path.is_file():
+                raise KeyFileError(f"{path} is no file; make a certificate with: pocketfed certs DIR")
+        try:
+            ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER).load_cert_chain(self.certificate, self.key)
+        except (ssl.SSLError, OSError) as error:
+            raise KeyFileError(
+                f"{self.certificate} and {self.key} are no certificate with its key ({error}); "
+                "make them with: pocketfed certs DIR"
+            ) from error
+
+
+class Serving:
+    """Serves from when it is entered until it is left. Use it as a context manager."""
+
+    def __init__(self, app: Any, host: str, port: int, tls: Tls | None) -> None:
+        """Prepare.
+
+        Args:
+            app: ASGI.
+            host: address to listen at.
+            port: 0 takes one that is free.
+            tls: None serves plain HTTP.
+
+        Raises:
+            KeyFileError: see `Tls.check`.
+            ServerError: the address cannot be listened at.
+        """
+        if tls is not None:
+            tls.check()
+        try:
+            family = socket.AF_INET6 if ":" in host else socket.AF_INET
+            self._socket = socket.create_server((host, port), family=family, backlog=1024)
+        except (OSError, OverflowError) as error:
+            raise ServerError(
+                f"cannot listen at {host}:{port} ({error}); choose another --host or --port"
+            ) from error
+        self.port: int = self._socket.getsockname()[1]
+        self._scheme, self._host = ("https" if tls else "http"), host
+        self._server = uvicorn.Server(
+            uvicorn.Config(
+                app,
+                log_config=None,
+                access_log=False,
+                lifespan="off",
+                ws="none",
+                timeout_keep_alive=75,
+                timeout_graceful_shutdown=STOP_WITHIN,
+                ssl_certfile=tls.certificate if tls else None,
+                ssl_keyfile=tls.key if tls else None,
+            )
+        )
+        self._thread = threading.Thread(
+            target=self._server.run, kwargs={"sockets": [self._socket]}, name="serving", daemon=True
+        )
+
+    @property
+    def url(self) -> str:
+        """Where it can be reached from this machine."""
+        host = {"0.0.0.0": "127.0.0.1", "::": "[::1]"}.get(self._host, self._host)
+        return f"{self._scheme}://{host}:{self.port}"
+
+    def __enter__(self) -> Self:
+        self._thread.start()
+        until = time.monotonic() + START_WITHIN
+        while not self._server.started:
+            if not self._thread.is_alive() or time.monotonic() > until:
+                raise ServerError(f"the server at {self.url} did not start; its log says why")
+            time.sleep(0.01)
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._server.should_exit = True
+        self._thread.join(2 * STOP_WITHIN)
+        self._socket.close()

@@ -1,0 +1,76 @@
+"""What the server decides for a run: the rule, the plan, and when a round begins and ends."""
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+from pocketfed.core.layout import Layout
+from pocketfed.core.plan import Plan
+from pocketfed.core.randomness import generator
+from pocketfed.server.aggregators import Aggregator
+from pocketfed.server.guard import Guard
+
+
+@dataclass(frozen=True)
+class Terms:
+    """When a round begins and ends.
+
+    Attributes:
+        participation: share of the eligible phones whose updates a round wants, in (0, 1].
+        minimum: eligible phones without which no round begins.
+        over_selection: share of phones that are asked on top, because some will not answer; the round ends when as
+            many as wanted have answered.
+        deadline: seconds that phones have for a round.
+        quorum: share of the wanted updates without which a round does not count, in [0, 1].
+        attempts: how often in a row a round may fail to reach the quorum.
+        patience: seconds to wait for the minimum of phones.
+        late: whether an update to the round before counts in the one that is running.
+        in_order: whether updates are folded in the order of phone numbers, which makes a run the same to the last bit
+            whichever phone is quickest, and keeps those in memory that came before their turn.
+    """
+
+    participation: float = 1.0
+    minimum: int = 1
+    over_selection: float = 0.0
+    deadline: float = 3600.0
+    quorum: float = 0.0
+    attempts: int = 1
+    patience: float = 3600.0
+    late: Literal["refuse", "count"] = "refuse"
+    in_order: bool = True
+
+
+@dataclass(frozen=True)
+class Rounds:
+    """What the server decides for a run.
+
+    Attributes:
+        layout: of the weights.
+        aggregator: the fold.
+        plan: what phones do in a round, by its number.
+        seed: of the run; samples cohorts.
+        terms: when a round begins and ends.
+        guard: bounds on updates.
+    """
+
+    layout: Layout
+    aggregator: Aggregator[Any]
+    plan: Callable[[int], Plan]
+    seed: int
+    terms: Terms = field(default_factory=Terms)
+    guard: Guard = field(default_factory=Guard)
+
+
+def sample_cohort(
+    phones: list[int], terms: Terms, seed: int, round_number: int, attempt: int = 0
+) -> tuple[int, list[int]]:
+    """How many updates a round wants, and the phones that it asks, in rising order.
+
+    They are drawn anew each round and attempt without replacement, at least one, more by the over-selection.
+    """
+    wanted = max(1, math.ceil(round(len(phones) * terms.participation, 9)))
+    size = min(len(phones), math.ceil(round(wanted * (1 + terms.over_selection), 9)))
+    key = (round_number, attempt) if attempt else (round_number,)
+    chosen = generator(seed, "cohort", *key).choice(sorted(phones), size=size, replace=False)
+    return wanted, sorted(int(phone) for phone in chosen)

@@ -1,0 +1,1 @@
+"""Watching a server: one page, `/metrics` for Prometheus, `/healthz`; nothing here may change a round."""

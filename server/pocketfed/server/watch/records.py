@@ -1,0 +1,97 @@
+"""Finished rounds as lines of the scoreboard, from an outcome or from the record that a checkpoint keeps of it."""
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from pocketfed.core.modality import Modality
+from pocketfed.server.outcome import Failure, Kind, Outcome
+from pocketfed.server.watch.phases import named_phases
+from pocketfed.server.watch.snapshot import FailureLine, RoundLine
+
+LONGEST = 300
+"""Characters of a reason that are kept: phones send text."""
+
+
+def line_of(outcome: Outcome) -> RoundLine:
+    """An outcome without its weights."""
+    return RoundLine(
+        round=outcome.round,
+        loss=dict(outcome.loss),
+        phones=outcome.phones,
+        failures=len(outcome.failures),
+        bytes_down=outcome.bytes_down,
+        bytes_up=outcome.bytes_up,
+        seconds=_seconds(outcome.seconds),
+        phases=named_phases(outcome.phases),
+        attempt=outcome.attempt,
+    )
+
+
+def failure_lines(round_number: int, failures: Sequence[Failure]) -> list[FailureLine]:
+    """Failures of a round, with reasons that are bounded and printable."""
+    return [FailureLine(round_number, f.phone, f.kind, printable(f.reason)) for f in failures]
+
+
+def read_record(record: Mapping[str, Any]) -> tuple[RoundLine, list[FailureLine]] | None:
+    """A finished round from its record; None if it is no such record, or of round 0, which nobody trained.
+
+    Missing and odd values count as nothing: an old record must not keep a server from starting.
+    """
+    number = _count(record.get("round"))
+    if number < 1:
+        return None
+    failures = [_failure(number, entry) for entry in _list(record.get("failed"))]
+    phases = {str(name): _seconds(value) for name, value in _mapping(record.get("phases")).items()}
+    line = RoundLine(
+        round=number,
+        loss=_losses(_mapping(record.get("loss"))),
+        phones=_count(record.get("phones")),
+        failures=max(_count(record.get("failures")), len(failures)),
+        bytes_down=_count(record.get("bytes_down")),
+        bytes_up=_count(record.get("bytes_up")),
+        seconds=_seconds(record.get("seconds")),
+        phases=named_phases(phases),
+        attempt=_count(record.get("attempt")),
+    )
+    return line, failures
+
+
+def printable(text: str, longest: int = LONGEST) -> str:
+    """One line without control characters, cut to `longest` characters."""
+    line = " ".join(text[: 4 * longest].split())
+    clean = "".join(character if character.isprintable() else "\ufffd" for character in line)
+    return clean if len(clean) <= longest else clean[: longest - 1] + "…"
+
+
+def _failure(round_number: int, entry: object) -> FailureLine:
+    found = _mapping(entry)
+    kind = found.get("kind")
+    known = Kind(kind) if kind in list(Kind) else Kind.FAILED
+    phone = found.get("phone")
+    return FailureLine(
+        round_number, phone if isinstance(phone, int) else -1, known, printable(str(found.get("reason", "")))
+    )
+
+
+def _mapping(value: object) -> Mapping[Any, Any]:
+    return value if isinstance(value, Mapping) else {}
+
+
+def _list(value: object) -> Sequence[Any]:
+    return value if isinstance(value, list | tuple) else ()
+
+
+def _losses(found: Mapping[Any, Any]) -> dict[Modality, float]:
+    values = {modality: found.get(modality) for modality in Modality}
+    return {modality: float(value) for modality, value in values.items() if isinstance(value, int | float)}
+
+
+def _count(value: object) -> int:
+    return value if isinstance(value, int) and not isinstance(value, bool) and value > 0 else 0
+
+
+def _seconds(value: object) -> float:
+    if not isinstance(value, int | float):
+        return 0.0
+    return float(value) if math.isfinite(value) and value > 0 else 0.0

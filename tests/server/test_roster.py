@@ -1,0 +1,92 @@
+"""The roster knows who is there by what they say, and asks no more than it must."""
+
+import math
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from pocketfed.core.errors import NoPhonesError
+from pocketfed.core.modality import Modality
+from pocketfed.core.plan import PhoneStatus
+from pocketfed.server.roster import Requirements, Roster, call_roll, version_of
+from tests.server.scripted_grid import ScriptedGrid, adds, fleet
+
+GOOD = PhoneStatus(1, {Modality.PHOTO: 5}, 2_000, True, "1.10", "abc")
+
+
+@pytest.mark.parametrize(
+    ("asked", "why"),
+    [
+        (Requirements(modalities=(Modality.SOUND,)), "holds no sounds"),
+        (Requirements(free_memory=3_000), "2000 bytes of free memory"),
+        (Requirements(app_version="1.11"), "version '1.10'"),
+        (Requirements(layout="other"), "another bundle"),
+    ],
+)
+def test_what_a_phone_lacks_is_said(asked: Requirements, why: str) -> None:
+    assert why in (asked.missing(GOOD) or "")
+
+
+def test_a_phone_that_has_everything_is_welcome() -> None:
+    everything = Requirements((Modality.PHOTO,), 2_000, True, "1.9", "abc")
+    assert everything.missing(GOOD) is None
+    assert "not charging" in (everything.missing(PhoneStatus(1, {Modality.PHOTO: 5}, 2_000)) or "")
+
+
+@given(st.text(max_size=200))
+def test_any_text_is_some_version(text: str) -> None:
+    assert all(number >= 0 for number in version_of(text))
+
+
+def test_statuses_are_asked_for_once_and_again_when_they_are_old() -> None:
+    grid, roster, now = fleet({n: adds(1) for n in range(3)}), Roster(status_age=100), 0.0
+    for now in (0.0, 10.0, 99.0):
+        roster.refresh(grid, lambda: now)  # noqa: B023 - called at once
+    assert grid.questions == 3
+    assert roster.eligible() == {0: 100, 1: 101, 2: 102}
+    roster.refresh(grid, lambda: 101.0)
+    assert grid.questions == 6
+
+
+def test_a_roster_that_never_asks_again_asks_once() -> None:
+    grid, roster = fleet({n: adds(1) for n in range(3)}), Roster(status_age=math.inf)
+    call_roll(grid, roster, expected=3, patience=0.0)
+    roster.refresh(grid)
+    assert grid.questions == 3
+
+
+def test_only_who_is_online_is_eligible() -> None:
+    grid, roster = fleet({n: adds(1) for n in range(3)}), Roster()
+    roster.refresh(grid)
+    grid.online = {101}
+    roster.refresh(grid)
+    assert roster.eligible() == {1: 101}
+    assert roster.counts() == {"seen": 3, "online": 1, "eligible": 1, "benched": 0}
+
+
+def test_a_benched_phone_comes_back_by_answering() -> None:
+    grid, roster = fleet({n: adds(1) for n in range(2)}), Roster()
+    roster.refresh(grid)
+    roster.bench([100])
+    assert roster.eligible() == {1: 101}
+    assert roster.counts()["benched"] == 1
+    roster.refresh(grid)
+    assert roster.eligible() == {0: 100, 1: 101}
+
+
+def test_of_two_nodes_with_one_number_one_takes_part() -> None:
+    status = PhoneStatus(7)
+    grid, roster = ScriptedGrid({5: adds(1), 9: adds(1)}, {5: status, 9: status}), Roster()
+    roster.refresh(grid)
+    assert roster.eligible() == {7: 5}
+
+
+def test_the_roll_ends_when_all_have_answered_or_says_who_is_missing() -> None:
+    grid = fleet({n: adds(1) for n in range(3)})
+    call_roll(grid, Roster(), expected=3)
+    with pytest.raises(NoPhonesError, match="3 of 4 phones came within 0 seconds"):
+        call_roll(grid, Roster(), expected=4, patience=0.0)
+    grid.statuses = {}
+    with pytest.raises(NoPhonesError, match=r"none of 3 phones can take part \(who am I\?\)"):
+        call_roll(grid, Roster(), expected=3)

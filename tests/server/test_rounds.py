@@ -1,0 +1,190 @@
+"""Rounds end in time and count what they should, whatever phones do."""
+
+import dataclasses
+from collections.abc import Sequence
+from typing import Literal
+
+import numpy as np
+import pytest
+from flwr.app import Message
+from numpy.typing import NDArray
+
+from pocketfed.core.errors import NoPhonesError
+from pocketfed.core.hyper import Hyper
+from pocketfed.core.plan import Plan
+from pocketfed.core.wire import DECLINED
+from pocketfed.server import rounds as rounds_module
+from pocketfed.server.aggregators import FedAvg
+from pocketfed.server.messages import pack_update, unpack_update
+from pocketfed.server.outcome import Failure, Kind, Outcome, RoundWatcher
+from pocketfed.server.roster import Roster
+from pocketfed.server.rounds import run_rounds
+from pocketfed.server.terms import Rounds, Terms
+from tests.server.scripted_grid import LAYOUT, SIZE, ScriptedGrid, adds, fleet, says, silent
+
+START = np.full(SIZE, 10, dtype=np.float32)
+
+
+class Diary(RoundWatcher):
+    """Everything that happened."""
+
+    def __init__(self) -> None:
+        self.outcomes: list[Outcome] = []
+        self.cohorts: list[Sequence[int]] = []
+        self.abandonments: list[Sequence[Failure]] = []
+        self.waits: list[tuple[int, int]] = []
+
+    def waiting(self, present: int, needed: int) -> None:
+        self.waits.append((present, needed))
+
+    def begun(self, round_number: int, attempt: int, cohort: Sequence[int], present: int) -> None:
+        self.cohorts.append(cohort)
+
+    def abandoned(self, round_number: int, attempt: int, failures: Sequence[Failure]) -> None:
+        self.abandonments.append(failures)
+
+    def finished(self, outcome: Outcome) -> None:
+        self.outcomes.append(outcome)
+
+
+def play(
+    grid: ScriptedGrid, terms: Terms, rounds: int = 1, roster: Roster | None = None
+) -> tuple[Diary, NDArray[np.float32]]:
+    diary = Diary()
+    decided = Rounds(LAYOUT, FedAvg(), lambda r: Plan(r, 0, {}, False, Hyper()), seed=0, terms=terms)
+    weights = run_rounds(grid, decided, roster or Roster(), START, range(1, rounds + 1), diary)
+    return diary, weights
+
+
+def kinds(outcome: Outcome) -> dict[int, Kind]:
+    return {failure.phone: failure.kind for failure in outcome.failures}
+
+
+def test_every_kind_of_failure_is_told_apart_and_the_others_count() -> None:
+    def foreign(message: Message) -> Message | None:
+        reply = adds(1)(message)
+        assert reply is not None
+        reply.content.config_records["update"]["layout"] = "other"
+        return reply
+
+    grid = fleet(
+        {0: adds(1), 1: says("battery at 5 %", DECLINED), 2: says("crashed", 2), 3: silent, 4: foreign,
+         5: says("went away", 5), 6: adds(3)}
+    )  # fmt: skip
+    diary, weights = play(grid, Terms(deadline=60))
+    (outcome,) = diary.outcomes
+    assert kinds(outcome) == {
+        1: Kind.DECLINED, 2: Kind.FAILED, 3: Kind.SILENT, 4: Kind.REFUSED, 5: Kind.SILENT
+    }  # fmt: skip
+    assert outcome.phones == 2
+    assert np.allclose(weights, START + 2)
+    assert set(outcome.phases) == {"waiting", "sending", "collecting", "folding"}
+
+
+def test_a_round_ends_when_as_many_as_wanted_have_answered() -> None:
+    grid = fleet(dict.fromkeys(range(20), adds(1)))
+    diary, _ = play(grid, Terms(participation=0.5, over_selection=0.3, in_order=False))
+    assert len(diary.cohorts[0]) == 13
+    assert diary.outcomes[0].phones == 10
+    assert diary.outcomes[0].failures == (), "who was not needed has not failed"
+
+
+def test_below_the_quorum_the_round_begins_anew_with_other_phones() -> None:
+    grid = fleet(dict.fromkeys(range(10), adds(1)))
+    grid.online = set(grid.train)
+
+    def vanish(message: Message) -> None:
+        assert grid.online is not None
+        grid.online.discard(message.metadata.dst_node_id)
+
+    grid.train |= dict.fromkeys(range(100, 105), vanish)
+    diary, weights = play(grid, Terms(quorum=0.8, attempts=3))
+    assert [len(cohort) for cohort in diary.cohorts] == [10, 5]
+    assert {failure.kind for failure in diary.abandonments[0]} == {Kind.SILENT}
+    assert diary.outcomes[0].attempt == 1
+    assert np.allclose(weights, START + 1)
+
+
+def test_a_quorum_that_is_never_reached_ends_the_run_and_says_why() -> None:
+    grid = fleet(dict.fromkeys(range(3), says("too hot", DECLINED)))
+    with pytest.raises(NoPhonesError, match=r"begun 3 times.*100%.*too hot"):
+        play(grid, Terms(quorum=1.0, attempts=3))
+
+
+def test_too_few_phones_never_wait_for_ever(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(rounds_module, "LOOK", 0.01)
+    grid = fleet({0: adds(1)})
+    with pytest.raises(NoPhonesError, match="1 of 2 phones came within 0 seconds"):
+        play(grid, Terms(minimum=2, patience=0.05))
+
+
+def test_a_phone_that_was_silent_is_not_asked_again_until_it_returns() -> None:
+    grid = fleet({0: silent, 1: adds(1), 2: adds(1)})
+    roster = Roster()
+    first, _ = play(grid, Terms(), 1, roster)
+    assert kinds(first.outcomes[0]) == {0: Kind.SILENT}
+    statuses = dict(grid.statuses)
+    grid.statuses = {node: status for node, status in statuses.items() if node != 100}
+    second, _ = play(grid, Terms(), 1, roster)
+    assert second.cohorts == [[1, 2]]
+    grid.statuses, grid.train[100] = statuses, adds(1)
+    roster.status_age = -1  # its last answer is old by now
+    third, _ = play(grid, Terms(), 1, roster)
+    assert third.cohorts == [[0, 1, 2]]
+    assert third.outcomes[0].phones == 3
+
+
+def test_late_answers_are_refused_or_counted_by_choice() -> None:
+    cases: list[tuple[Literal["refuse", "count"], int, dict[int, Kind]]] = [
+        ("refuse", 1, {7: Kind.LATE}),
+        ("count", 2, {}),
+    ]
+    for late, phones, kind in cases:
+        grid = fleet({1: adds(1), 7: silent})
+        roster = Roster()
+        play(
+            grid, Terms(late="count", quorum=0.0), 1, roster
+        )  # phone 7 is asked in round 1, and says nothing yet
+        grid.late = [reply for message in grid.sent if message.metadata.dst_node_id == 107
+                     if (reply := adds(3)(message)) is not None]  # fmt: skip
+        grid.online = {101}
+        diary = Diary()
+        decided = Rounds(
+            LAYOUT, FedAvg(), lambda r: Plan(r, 0, {}, False, Hyper()), 0, Terms(late=late, in_order=False)
+        )
+        weights = run_rounds(grid, decided, roster, START, [2], diary)
+        assert diary.outcomes[0].phones == phones
+        assert kinds(diary.outcomes[0]) == kind
+        assert np.allclose(weights, START + (1 if late == "refuse" else 2))
+
+
+def test_a_second_answer_of_a_phone_counts_for_nothing() -> None:
+    grid = fleet({0: adds(1), 1: adds(3)})
+    honest = grid.send_and_receive
+
+    def twice(messages, *, timeout=None):  # type: ignore[no-untyped-def]
+        for reply in honest(messages, timeout=timeout):
+            yield reply
+            yield Message(pack_update(dataclasses.replace(unpack_update(reply), examples=9)), reply_to=reply)
+
+    grid.send_and_receive = twice  # type: ignore[method-assign]
+    diary, weights = play(grid, Terms(in_order=False))
+    assert np.allclose(weights, START + 2)
+    assert diary.outcomes[0].phones == 2
+
+
+def test_stopping_in_mid_round_leaves_the_round_undone() -> None:
+    grid, diary, stop = fleet({0: adds(1), 1: silent}), Diary(), False
+
+    def stopping() -> bool:
+        return stop
+
+    def last_words(message: Message) -> None:
+        nonlocal stop
+        stop = True
+
+    grid.train[101] = last_words
+    decided = Rounds(LAYOUT, FedAvg(), lambda r: Plan(r, 0, {}, False, Hyper()), 0, Terms())
+    weights = run_rounds(grid, decided, Roster(), START, [1, 2], diary, stopping)
+    assert diary.outcomes == []
+    assert np.array_equal(weights, START)

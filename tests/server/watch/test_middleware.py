@@ -1,0 +1,170 @@
+"""Around phones' requests: bodies are bounded, times are noted."""
+
+import asyncio
+import socket
+from collections.abc import AsyncIterator, Iterator
+
+import httpx
+import pytest
+from flwr.superlink.routers.fleet.router import router
+from hypothesis import given
+from hypothesis import strategies as st
+from prometheus_client.parser import text_string_to_metric_families
+from starlette.applications import Starlette
+from starlette.requests import Request
+from starlette.responses import PlainTextResponse, Response
+from starlette.routing import Route
+from starlette.types import Message, Receive, Scope, Send
+
+from pocketfed.server.watch.bounded_body import BoundedBody
+from pocketfed.server.watch.metrics import Metrics
+from pocketfed.server.watch.request_times import CALLS, RequestTimes
+from tests.server.serving import serving
+from tests.server.watch.asking import ask
+
+MOST = 1000
+
+
+async def size(request: Request) -> Response:
+    return PlainTextResponse(str(len(await request.body())))
+
+
+async def careless(request: Request) -> Response:
+    """Answers 400 whatever happens while it reads."""
+    try:
+        return await size(request)
+    except Exception:  # noqa: BLE001 - that is what makes it careless
+        return PlainTextResponse("bad", 400)
+
+
+async def broken(request: Request) -> Response:
+    raise ZeroDivisionError
+
+
+ROUTES = [
+    Route("/v1/fleet/push-object", size, methods=["POST"]),
+    Route("/careless", careless, methods=["POST"]),
+    Route("/broken", broken, methods=["POST"]),
+]
+
+
+def bounded() -> BoundedBody:
+    return BoundedBody(Starlette(routes=ROUTES), MOST)
+
+
+async def pieces(count: int, length: int) -> AsyncIterator[bytes]:
+    for _ in range(count):
+        yield b"x" * length
+
+
+def is_refusal(answer: httpx.Response) -> bool:
+    assert answer.json()["code"] == 413
+    assert "1000 bytes" in answer.json()["detail"]
+    return answer.status_code == 413
+
+
+@pytest.mark.parametrize("length", [0, 1, MOST])
+def test_bodies_within_the_bound_arrive(length: int) -> None:
+    answer = ask(bounded(), "/v1/fleet/push-object", "POST", content=b"x" * length)
+    assert (answer.status_code, answer.text) == (200, str(length))
+
+
+@pytest.mark.parametrize("path", ["/v1/fleet/push-object", "/careless", "/nowhere"])
+def test_an_announced_body_beyond_it_is_refused_unread(path: str) -> None:
+    assert is_refusal(ask(bounded(), path, "POST", content=b"x" * (MOST + 1)))
+
+
+@pytest.mark.parametrize("path", ["/v1/fleet/push-object", "/careless"])
+def test_a_streamed_body_beyond_it_is_refused_whatever_the_application_does(path: str) -> None:
+    assert is_refusal(ask(bounded(), path, "POST", content=pieces(11, 100)))
+    assert ask(bounded(), path, "POST", content=pieces(10, 100)).text == "1000"
+
+
+@pytest.mark.parametrize("announced", ["9" * 5000, "-5", "1e9", "²", "5"])
+def test_a_lie_about_the_length_does_not_help(announced: str) -> None:
+    headers = {"Content-Length": announced.encode("latin-1")}
+    assert is_refusal(ask(bounded(), "/careless", "POST", content=pieces(11, 100), headers=headers))
+
+
+@given(st.lists(st.integers(0, 400), max_size=8))
+def test_the_bound_counts_every_byte(lengths: list[int]) -> None:
+    sent: list[Message] = []
+    waiting: Iterator[Message] = iter(
+        [{"type": "http.request", "body": b"x" * length, "more_body": True} for length in lengths]
+        + [{"type": "http.request", "body": b"", "more_body": False}]
+    )
+
+    async def receive() -> Message:
+        return next(waiting)
+
+    async def send(message: Message) -> None:
+        sent.append(message)
+
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        while (await receive())["more_body"]:
+            pass
+        await PlainTextResponse("fine")(scope, receive, send)
+
+    asyncio.run(BoundedBody(app, MOST)({"type": "http", "headers": []}, receive, send))
+    starts = [message["status"] for message in sent if message["type"] == "http.response.start"]
+    assert starts == [200 if sum(lengths) <= MOST else 413]
+
+
+def test_errors_of_the_application_stay_its_own() -> None:
+    with pytest.raises(ZeroDivisionError):
+        ask(bounded(), "/broken", "POST")
+
+
+def test_over_a_socket_the_refusal_comes_before_the_body_ends() -> None:
+    """A sender who never stops is answered and hung up on."""
+    with serving(bounded()) as port, socket.create_connection(("127.0.0.1", port), timeout=10) as line:
+        line.sendall(b"POST /careless HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n")
+        line.sendall(b"5dc\r\n" + b"x" * 1500 + b"\r\n")  # no last chunk
+        answer = b""
+        while piece := line.recv(4096):
+            answer += piece
+    assert answer.startswith(b"HTTP/1.1 413")
+    assert b'{"code": 413' in answer
+
+
+def counts(metrics: Metrics) -> dict[tuple[str, str], float]:
+    text = metrics.exposition()[0].decode()
+    return {
+        (sample.labels["call"], sample.labels["status"]): sample.value
+        for family in text_string_to_metric_families(text)
+        for sample in family.samples
+        if sample.name == "pocketfed_request_seconds_count"
+    }
+
+
+def test_requests_are_counted_by_call_and_status() -> None:
+    metrics = Metrics()
+    app = RequestTimes(bounded(), metrics)
+    ask(app, "/v1/fleet/push-object", "POST", content=b"x")
+    ask(app, "/v1/fleet/push-object", "POST", content=b"x" * 2000)
+    for path in ("/v1/fleet/made-up", "/%00", "/" + "x" * 3000):
+        ask(app, path)
+    with pytest.raises(ZeroDivisionError):
+        ask(app, "/broken", "POST")
+    assert counts(metrics) == {
+        ("push-object", "200"): 1,
+        ("push-object", "413"): 1,
+        ("other", "404"): 3,
+        ("other", "500"): 1,
+    }
+
+
+def test_a_request_that_is_never_answered_is_counted() -> None:
+    async def silent(scope: Scope, receive: Receive, send: Send) -> None:
+        return
+
+    metrics = Metrics()
+    scope = {"type": "http", "path": "/metrics", "headers": []}
+    asyncio.run(RequestTimes(silent, metrics)(scope, None, None))  # type: ignore[arg-type]
+    assert counts(metrics) == {("metrics", "none"): 1}
+
+
+def test_every_call_of_flower_has_a_name() -> None:
+    paths = {route.path for route in router.routes if isinstance(route, Route)}
+    assert paths
+    assert paths <= set(CALLS)
