@@ -7,7 +7,7 @@ export FLWR_TELEMETRY_ENABLED = 0
 export FLWR_DISABLE_UPDATE_CHECK = 1
 export RAY_USAGE_STATS_ENABLED = 0
 
-.PHONY: help install demo test check clean
+.PHONY: help install demo test test-long check clean
 
 help:  ## Show this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -28,6 +28,9 @@ demo: install  ## Ten phones learn from drawn photos and synthesised sounds (und
 
 test: install  ## The whole test suite
 	$(BIN)/python -m pytest -q -n 2 --dist loadfile
+
+test-long: install  ## Tests that take minutes: deployments of several processes
+	$(BIN)/python -m pytest -q -m long
 
 check: install  ## Formatting, lint, types, import directions
 	$(BIN)/ruff check .

@@ -14,12 +14,13 @@ from flwr.clientapp import ClientApp
 
 from pocketfed.core.hyper import Hyper
 from pocketfed.core.layout import Layout, Role, Slice
-from pocketfed.core.plan import Plan, Update
+from pocketfed.core.plan import PhoneStatus, Plan, Update
 from pocketfed.server.aggregators import build_aggregator
 from pocketfed.server.app import build_server_app
-from pocketfed.server.messages import ARRAYS, pack_update, unpack_weights
-from pocketfed.server.roster import introduce
-from pocketfed.server.strategy import Outcome, Rounds
+from pocketfed.server.messages import introduce, pack_update, unpack_instruction
+from pocketfed.server.outcome import Outcome, RoundWatcher
+from pocketfed.server.roster import Roster
+from pocketfed.server.terms import Rounds
 from pocketfed.simulator.inprocess import InProcessGrid
 
 SIZE = 500_000
@@ -32,30 +33,43 @@ def trivial_phone() -> ClientApp:
 
     @app.query()
     def who(message: Message, context: Context) -> Message:
-        return introduce(message, int(context.node_config["partition-id"]))
+        return introduce(message, PhoneStatus(int(context.node_config["partition-id"])))
 
     @app.train()
     def learn(message: Message, context: Context) -> Message:
-        weights = unpack_weights(message.content.array_records[ARRAYS]) + np.float32(1)
-        return Message(pack_update(Update(weights, 10)), reply_to=message)
+        asked = unpack_instruction(message)
+        update = Update(asked.weights + np.float32(1), 10, round=asked.plan.round, layout=asked.layout)
+        return Message(pack_update(update), reply_to=message)
 
     return app
 
 
+class Counter(RoundWatcher):
+    """Keeps the figures of a round and not its weights."""
+
+    def __init__(self) -> None:
+        self.phones: list[int] = []
+        self.seconds: list[float] = []
+
+    def finished(self, outcome: Outcome) -> None:
+        self.phones.append(outcome.phones)
+        self.seconds.append(outcome.seconds)
+
+
 def measure(phones: int) -> tuple[float, float]:
     """(peak resident megabytes of the server's process, seconds of a round), over two rounds."""
-    outcomes: list[Outcome] = []
+    counter = Counter()
     layout = Layout((Slice("backbone.w", (SIZE,), Role.BACKBONE, 0),))
     rounds = Rounds(layout, build_aggregator("fedavg"), lambda r: Plan(r, 0, {}, False, Hyper()), seed=0)
     start = np.full(SIZE, 100, dtype=np.float32)
-    server = build_server_app(rounds, start, 0, 2, phones, lambda *progress: None, outcomes.append)
+    server = build_server_app(rounds, start, (1, 2), Roster(), counter, phones)
     with InProcessGrid(functools.partial(trivial_phone), phones, workers=2) as grid:
         server(grid, Context(run_id=1, node_id=1, node_config={}, state=RecordDict(), run_config={}))
-    if [outcome.phones for outcome in outcomes] != [phones, phones]:
+    if counter.phones != [phones, phones]:
         raise RuntimeError("some phones did not count")
     unit = 1 if sys.platform == "darwin" else 1024
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 1e6
-    return peak, min(outcome.seconds for outcome in outcomes)
+    return peak, min(counter.seconds)
 
 
 def main() -> None:

@@ -3,8 +3,11 @@
 import re
 import shlex
 import shutil
+import signal
+import subprocess
 import sys
 import tomllib
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -25,13 +28,17 @@ PAGES = [
 
 
 def commands() -> list[str]:
+    """The commands of all pages, each once."""
+    return sorted({command for page in PAGES for command in _commands_of(page)})
+
+
+def _commands_of(page: Path) -> list[str]:
     """Lines of the fenced `sh` blocks, with continuations joined and comments dropped."""
     found = []
-    for page in PAGES:
-        for block in re.findall(r"```sh\n(.*?)```", page.read_text(), flags=re.DOTALL):
-            lines = block.replace("\\\n", " ").splitlines()
-            found += [re.sub(r"\s+#.*", "", line).strip() for line in lines if line.strip()]
-    return sorted(set(found))
+    for block in re.findall(r"```sh\n(.*?)```", page.read_text(), flags=re.DOTALL):
+        lines = block.replace("\\\n", " ").splitlines()
+        found += [re.sub(r"\s+#.*", "", line).strip() for line in lines if line.strip()]
+    return found
 
 
 def calls(name: str) -> list[str]:
@@ -112,6 +119,87 @@ def test_benches(command: str, captures: Path, tmp_path: Path, monkeypatch: pyte
         assert Path(words[words.index(flag) + 1]).stat().st_size > 0
 
 
+def test_certificates(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """In the order of the page: a certificate is renewed where there is one."""
+    monkeypatch.chdir(tmp_path)
+    for command in sorted(calls("certs"), key=lambda command: "--renew" in command):
+        assert run(shlex.split(command)[1:], monkeypatch) == 0
+
+
+@pytest.mark.parametrize("command", calls("phone"))
+def test_phones(
+    command: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The command understands it and gets as far as the bundle, which is absent; tests/simulator has the rest."""
+    monkeypatch.chdir(tmp_path)
+    assert run(["certs", "certs"], monkeypatch) == 0
+    shutil.copy("certs/ca.pem", "ca.pem")
+    before = signal.getsignal(signal.SIGTERM)
+    assert run(shlex.split(command)[1:], monkeypatch) == 2
+    signal.signal(signal.SIGTERM, before)
+    assert "is no bundle" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("command", calls("serve"))
+def test_servers(
+    command: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The command understands it and gets as far as the bundle, which is absent; `test_a_deployment` has the rest."""
+    monkeypatch.chdir(tmp_path)
+    assert run(shlex.split(command)[1:], monkeypatch) == 2
+    assert re.search("is no bundle|cannot be read", capsys.readouterr().err)
+
+
+def test_a_deployment(captures: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The three commands of docs/serve.md, as typed but for a small network, one round and a free port."""
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "small.toml").write_text(
+        'rounds = 1\n[captures]\nside = 16\nphotos = "album"\n[learning]\nbatch = 4\n[deployment]\nminimum = 1\n'
+    )
+    shutil.copytree(captures / "photos", tmp_path / "album")
+    page = [command for command in _commands_of(REPOSITORY / "docs" / "serve.md") if "pocketfed" in command]
+    serve = next(c for c in page if "pocketfed serve" in c).replace("configs/demo.toml", "small.toml")
+    assert run(["certs", "certs"], monkeypatch) == 0
+    assert run(shlex.split(next(c for c in page if "--new" in c))[1:], monkeypatch) == 0
+    program = str(Path(sys.executable).with_name("pocketfed"))
+    started = [
+        subprocess.Popen([program, *shlex.split(serve)[1:], "--port", "0"], stderr=subprocess.PIPE, text=True)
+    ]
+    try:
+        address = next(line for line in _lines(started[0]) if line.startswith("Serving phones at "))
+        phone = next(c for c in page if "pocketfed phone" in c).replace(
+            "https://127.0.0.1:8443", address.removeprefix("Serving phones at ").strip()
+        )
+        started.append(
+            subprocess.Popen(
+                [program, *shlex.split(phone)[1:], "--rounds", "1"], stderr=subprocess.DEVNULL, text=True
+            )
+        )
+        said = "".join(_lines(started[0]))
+        assert started[0].wait(120) == 0, said
+        assert started[1].wait(60) == 0
+    finally:
+        for process in started:
+            process.kill()
+            process.wait()
+    assert "All 1 rounds are finished" in said
+    assert (tmp_path / "server" / "checkpoints" / "round-00001.safetensors").exists()
+    assert run(["enrol", "--state", "server"], monkeypatch) == 0
+
+
+def _lines(process: subprocess.Popen[str]) -> Iterator[str]:
+    """What a process says, until it ends; a minute or two at most, since its own waits are bounded."""
+    assert process.stderr is not None
+    return iter(process.stderr.readline, "")
+
+
+def test_enrolments_are_understood(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    for command in calls("enrol"):
+        words = shlex.split(command)[1:]
+        assert run(words, monkeypatch) == (2 if "KEY.pub" in words else 0)
+
+
 def test_make_targets_exist() -> None:
     targets = set(re.findall(r"^([a-z-]+):", (REPOSITORY / "Makefile").read_text(), flags=re.MULTILINE))
     used = {word for command in commands() if command.startswith("make ") for word in command.split()[1:]}
@@ -121,7 +209,7 @@ def test_make_targets_exist() -> None:
 
 def test_every_other_command_names_a_file_or_package_that_exists() -> None:
     for command in commands():
-        if command.startswith(("pocketfed simulate", "pocketfed bench", "make ")):
+        if command.startswith(("pocketfed ", "make ")):
             continue
         words = shlex.split(re.sub(r"^(\w+=\S+ )+", "", command))  # without settings of the environment
         known = {".venv/bin/uv", "pip", "git", ".", "python", ".venv/bin/python"}

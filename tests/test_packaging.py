@@ -19,7 +19,13 @@ def test_no_part_claims_the_namespace() -> None:
 def test_every_import_is_a_declared_dependency() -> None:
     project = tomllib.loads((REPOSITORY / "pyproject.toml").read_text())["project"]
     names = [re.split(r"[<>=\[ ]", line)[0] for line in project["dependencies"]]
-    modules = {"scikit-learn": "sklearn", "pillow": "PIL", "tomli-w": "tomli_w"}
+    modules = {
+        "scikit-learn": "sklearn",
+        "pillow": "PIL",
+        "tomli-w": "tomli_w",
+        "protobuf": "google",
+        "prometheus-client": "prometheus_client",
+    }
     # Ray comes with the extra `ray`, through Flower; the others with `peers`, or as docs/bench.md says.
     optional = {"ray", "onnx", "onnxruntime", "MNN", "tensorflow"}
     declared = {modules.get(name, name) for name in names} | {"pocketfed"} | optional

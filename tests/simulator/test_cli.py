@@ -32,6 +32,16 @@ def test_help_teaches(pocketfed: Callable[..., Shown], monkeypatch: pytest.Monke
     assert "pocketfed simulate --resume" in shown.out
 
 
+def test_help_keeps_what_stands_in_brackets(
+    pocketfed: Callable[..., Shown], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Rich would take `[default: 10]` for markup and leave it out."""
+    monkeypatch.setenv("COLUMNS", "200")
+    assert "[default: 10]" in pocketfed("simulate", "--help").out
+    assert "[default: the configuration's]" in pocketfed("serve", "--help").out
+    assert "[deployment]" in pocketfed("serve", "--help").out
+
+
 def unreadable(folder: Path) -> list[object]:
     (album(folder / "album", 3) / "broken.png").write_bytes(b"\x89PNG no more")
     return ["--photos", folder / "album"]

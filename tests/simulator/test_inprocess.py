@@ -6,21 +6,23 @@ import os
 import re
 import signal
 import time
+from typing import Any
 
 import numpy as np
 import pytest
-from flwr.app import Array, ArrayRecord, Context, Message, MetricRecord, RecordDict
+from flwr.app import ConfigRecord, Context, Message, MetricRecord, RecordDict
 from flwr.clientapp import ClientApp
 from flwr.serverapp import Grid
 
 from pocketfed.core.hyper import Hyper
 from pocketfed.core.layout import Layout, Role, Slice
-from pocketfed.core.plan import Plan, Update
+from pocketfed.core.plan import PhoneStatus, Plan, Update
 from pocketfed.server.aggregators import FedAvg
 from pocketfed.server.app import build_server_app
-from pocketfed.server.messages import ARRAYS, CONFIG, pack_update, unpack_plan, unpack_weights
-from pocketfed.server.roster import introduce
-from pocketfed.server.strategy import Outcome, Rounds, sample_cohort
+from pocketfed.server.messages import introduce, pack_update, unpack_instruction
+from pocketfed.server.outcome import Outcome, RoundWatcher
+from pocketfed.server.roster import Roster
+from pocketfed.server.terms import Rounds, Terms, sample_cohort
 from pocketfed.simulator.inprocess import InProcessGrid
 
 SIZE = 1000
@@ -40,15 +42,19 @@ def phones_that(faults: dict[int, str]) -> ClientApp:
 
     @app.query()
     def who(message: Message, context: Context) -> Message:
-        return introduce(message, int(context.node_config["partition-id"]))
+        return introduce(message, PhoneStatus(int(context.node_config["partition-id"])))
 
     @app.train()
     def learn(message: Message, context: Context) -> Message:
         number = int(context.node_config["partition-id"])
-        arrays, config = message.content.array_records[ARRAYS], message.content.config_records[CONFIG]
-        weights = unpack_weights(arrays) + np.float32(number + 1)
-        fault = faults.get(number) if unpack_plan(config).round == 2 else None
-        content = pack_update(Update(weights, 10**12 if fault == "absurd" else 1))
+        instruction = unpack_instruction(message)
+        round_number, weights = instruction.plan.round, instruction.weights + np.float32(number + 1)
+        fault = faults.get(number) if round_number == 2 else None
+
+        def content_of(weights: Any, examples: int = 1, round_number: int = round_number) -> RecordDict:
+            return pack_update(Update(weights, examples, round=round_number, layout=instruction.layout))
+
+        content = content_of(weights)
         match fault:
             case "raise":
                 raise RuntimeError("out of memory on the phone")
@@ -59,17 +65,21 @@ def phones_that(faults: dict[int, str]) -> ClientApp:
             case "hang":
                 signal.signal(signal.SIGTERM, signal.SIG_IGN)
                 time.sleep(600)
+            case "absurd":
+                content = content_of(weights, 10**12)
             case "nan":
                 weights[3] = np.nan
-                content = pack_update(Update(weights, 1))
+                content = content_of(weights)
             case "shape":
-                content = pack_update(Update(weights[:-1], 1))
+                content = content_of(weights[:-1])
             case "keys":
-                content["arrays"] = ArrayRecord({"a": Array(weights), "b": Array(weights)})
-            case "garbage":
-                content["arrays"] = ArrayRecord(
-                    {"weights": Array("float32", (SIZE,), "numpy.ndarray", b"\x80\x04.")}
-                )
+                content["update"] = ConfigRecord({"a": 1})
+            case "dtype":
+                content.config_records["update"]["format"] = "float64"
+            case "layout":
+                content.config_records["update"]["layout"] = "0" * 64
+            case "another round":
+                content = content_of(weights, round_number=1)
             case "empty":
                 content = RecordDict()
             case "text":
@@ -82,16 +92,25 @@ def phones_that(faults: dict[int, str]) -> ClientApp:
     return app
 
 
+class Recorder(RoundWatcher):
+    """Keeps what rounds came to."""
+
+    def __init__(self) -> None:
+        self.outcomes: list[Outcome] = []
+
+    def finished(self, outcome: Outcome) -> None:
+        self.outcomes.append(outcome)
+
+
 def run(faults: dict[int, str], phones: int = 5, rounds: int = 3, patience: float = 60.0) -> list[Outcome]:
-    outcomes: list[Outcome] = []
-    decisions = Rounds(LAYOUT, FedAvg(), lambda r: Plan(r, 0, {}, False, Hyper()), seed=0)
+    recorder = Recorder()
+    terms = Terms(deadline=patience)
+    decisions = Rounds(LAYOUT, FedAvg(), lambda r: Plan(r, 0, {}, False, Hyper()), seed=0, terms=terms)
     start = np.full(SIZE, 100, dtype=np.float32)
-    server = build_server_app(
-        decisions, start, 0, rounds, phones, lambda *progress: None, outcomes.append, patience
-    )
+    server = build_server_app(decisions, start, range(1, rounds + 1), Roster(), recorder, phones)
     with InProcessGrid(functools.partial(phones_that, faults), phones, workers=2) as grid:
         server(grid, Context(run_id=1, node_id=1, node_config={}, state=RecordDict(), run_config={}))
-    return outcomes
+    return recorder.outcomes
 
 
 FAULTS = {
@@ -103,8 +122,10 @@ FAULTS = {
     "unreadable": "ValueError",
     "nan": "not finite",
     "shape": r"\[999\]",
-    "keys": "arrays are",
-    "garbage": "cannot be read",
+    "keys": "cannot be read",
+    "dtype": "format 'float64'",
+    "layout": "layout",
+    "another round": "belongs to round 1",
     "empty": "cannot be read",
     "absurd": "1000000000000 examples",
 }
@@ -206,12 +227,21 @@ def test_leaving_does_not_wait_for_a_running_phone() -> None:
 
 
 def test_cohorts_are_drawn_anew_without_repetition_and_depend_on_the_seed_only() -> None:
-    cohorts = [sample_cohort(list(range(20)), 0.25, seed=1, round_number=r) for r in range(30)]
+    quarter = Terms(participation=0.25)
+    cohorts = [sample_cohort(list(range(20)), quarter, 1, number)[1] for number in range(30)]
     assert all(len(set(c)) == 5 and c == sorted(c) for c in cohorts)
     assert len({tuple(c) for c in cohorts}) > 20
     assert {phone for c in cohorts for phone in c} == set(range(20))
-    assert cohorts[3] == sample_cohort(list(range(19, -1, -1)), 0.25, seed=1, round_number=3)
-    assert sample_cohort([4], 0.01, 0, 0) == [4]
+    assert sample_cohort(list(range(19, -1, -1)), quarter, 1, 3) == (5, cohorts[3])
+    assert sample_cohort(list(range(20)), quarter, 1, 3, attempt=1)[1] != cohorts[3]
+    assert sample_cohort([4], Terms(0.01), 0, 0) == (1, [4])
+
+
+def test_over_selection_asks_more_phones_than_are_wanted_and_never_more_than_there_are() -> None:
+    wanted, cohort = sample_cohort(list(range(20)), Terms(0.5, over_selection=0.3), 0, 1)
+    assert (wanted, len(cohort)) == (10, 13)
+    wanted, cohort = sample_cohort(list(range(20)), Terms(0.9, over_selection=0.3), 0, 1)
+    assert (wanted, len(cohort)) == (18, 20)
 
 
 def test_push_and_pull_give_each_answer_once() -> None:
@@ -220,5 +250,5 @@ def test_push_and_pull_give_each_answer_once() -> None:
         messages = [grid.create_message(RecordDict(), "query", node, "0") for node in grid.get_node_ids()]
         ids = list(grid.push_messages(messages))
         replies = list(grid.pull_messages(ids))
-        assert [r.content.metric_records["metrics"]["phone"] for r in replies] == [0, 1]
+        assert [r.content.config_records["status"]["phone"] for r in replies] == [0, 1]
         assert list(grid.pull_messages(ids)) == []

@@ -12,7 +12,7 @@ import pytest
 
 from pocketfed.core.embedding_map import EmbeddingMap
 from pocketfed.core.modality import Modality
-from pocketfed.simulator.report import COLOURS, REST, assign_colours, ticks, write_report
+from pocketfed.simulator.report import COLOURS, REST, assign_colours, write_report
 from pocketfed.simulator.run_folder import RunFolder, read_metrics
 
 VOID = {"meta", "link", "br"}
@@ -318,20 +318,6 @@ def test_a_failed_write_leaves_the_old_report(tmp_path: Path, monkeypatch: pytes
             page(tmp_path, title="Another run")
     assert [child.name for child in tmp_path.iterdir()] == ["report.html"]
     assert (tmp_path / "report.html").read_text("utf-8") == text
-
-
-@pytest.mark.parametrize(
-    ("low", "high", "expected"),
-    [
-        (0.31, 0.36, [0.3, 0.32, 0.34, 0.36]),
-        (1.5, 3.3, [1.5, 2.0, 2.5, 3.0, 3.5]),
-        (0.0, 0.0, [0.0, 0.005]),
-        (0.2, 0.2, [0.2, 0.205]),
-        (0.0, 1.0, [0.0, 0.5, 1.0]),
-    ],
-)
-def test_ticks(low: float, high: float, expected: list[float]) -> None:
-    assert ticks(low, high) == pytest.approx(expected)
 
 
 def test_colours_are_shared_only_when_they_must_be() -> None:

@@ -296,10 +296,3 @@ def test_both_bad_paths_are_reported_at_once(tmp_path: Path) -> None:
     captures = {"photos": str(tmp_path / "nowhere"), "sounds": str(tmp_path / "nothing")}
     with pytest.raises(CaptureError, match=r"nowhere(.|\n)*nothing"):
         load_captures(small(captures=captures))
-
-
-def test_ray_gives_the_weights_of_the_inprocess_engine(finished: Path, tmp_path: Path) -> None:
-    pytest.importorskip("ray", reason="the extra `ray` is not installed")
-    simulate(small(engine="ray"), tmp_path / "ray", Silent())
-    ours, theirs = weights_of(finished), weights_of(tmp_path / "ray")
-    assert np.abs(ours - theirs).max() <= 1e-6 * np.abs(theirs).max()

@@ -16,6 +16,10 @@ from rich.console import Console
 
 from pocketfed.core.errors import UserError
 from pocketfed.simulator.commands.bench import bench
+from pocketfed.simulator.commands.certs import certs
+from pocketfed.simulator.commands.enrol import enrol
+from pocketfed.simulator.commands.phone import phone
+from pocketfed.simulator.commands.serve import serve
 from pocketfed.simulator.commands.simulate import simulate
 
 app = typer.Typer(
@@ -35,6 +39,10 @@ def root() -> None:
 
 app.command(rich_help_panel="Develop")(simulate)
 app.command(rich_help_panel="Develop")(bench)
+app.command(rich_help_panel="Deploy")(serve)
+app.command(rich_help_panel="Deploy")(certs)
+app.command(rich_help_panel="Deploy")(enrol)
+app.command(rich_help_panel="Deploy")(phone)
 
 
 def main() -> None:

@@ -4,18 +4,15 @@ import functools
 from pathlib import Path
 
 import torch
-from flwr.app import ArrayRecord, ConfigRecord, Context, Error, Message
+from flwr.app import Context, Message
 from flwr.clientapp import ClientApp
 
 from pocketfed.core.errors import PocketfedError
+from pocketfed.core.plan import PhoneStatus
 from pocketfed.mobile_client.phone import Phone, train
-from pocketfed.server.messages import ARRAYS, CONFIG, pack_update, unpack_plan, unpack_weights
-from pocketfed.server.roster import introduce
+from pocketfed.server.messages import failure, introduce, pack_update, unpack_instruction
 from pocketfed.simulator.fleet import load_holdings
 from pocketfed.simulator.program import load_runtime
-
-TRAINING_FAILED = 2
-"""Flower's code for an error in a ClientApp."""
 
 
 @functools.lru_cache(maxsize=1)
@@ -37,17 +34,25 @@ def build_client_app(folder: Path) -> ClientApp:
 
     @app.query()
     def who(message: Message, context: Context) -> Message:
-        return introduce(message, int(context.node_config["partition-id"]))
+        return introduce(message, status_of(phone(context)))
 
     @app.train()
     def learn(message: Message, context: Context) -> Message:
-        arrays, config = message.content[ARRAYS], message.content[CONFIG]
-        assert isinstance(arrays, ArrayRecord)
-        assert isinstance(config, ConfigRecord)
-        try:
-            update = train(phone(context), unpack_weights(arrays), unpack_plan(config))
-        except PocketfedError as error:
-            return Message(Error(TRAINING_FAILED, str(error)), reply_to=message)
-        return Message(pack_update(update), reply_to=message)
+        return answer(message, phone(context))
 
     return app
+
+
+def status_of(phone: Phone) -> PhoneStatus:
+    """What an emulated phone says of itself."""
+    counts = {modality: len(captures) for modality, captures in phone.captures.items()}
+    return PhoneStatus(phone.number, counts, charging=True, layout=phone.spec.layout)
+
+
+def answer(message: Message, phone: Phone) -> Message:
+    """The update that an instruction asks for, or why there is none."""
+    try:
+        update = train(phone, unpack_instruction(message))
+    except PocketfedError as error:
+        return failure(message, str(error))
+    return Message(pack_update(update), reply_to=message)

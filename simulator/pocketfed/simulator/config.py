@@ -10,6 +10,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, ValidationIn
 
 from pocketfed.core.backbones import unknown_backbone
 from pocketfed.core.errors import ConfigError
+from pocketfed.core.modality import Modality
 from pocketfed.core.optimisers import OPTIMISERS, SGD
 from pocketfed.core.plugins import load_plugins
 from pocketfed.server.aggregators import AGGREGATORS
@@ -108,6 +109,33 @@ def _usual_rate(known: Mapping[str, Any]) -> float:
     return OPTIMISERS.get(known.get("optimiser", ""), SGD).learning_rate
 
 
+class DeploymentConfig(Section):
+    """When a round of a deployed server begins and ends, which phones it asks, and what it believes them.
+
+    `minimum` phones must be there for a round to begin, for which the server waits `patience` seconds; it asks
+    `over_selection` (a share) more than it wants, gives them `deadline` seconds, and begins the round anew, up to
+    `attempts` times, if fewer than the share `quorum` of the wanted updates came. `late` answers are refused, or count
+    in the round after theirs. Phones are chosen that hold captures of `modalities`, have `free_memory_mb`, are
+    `charging`, and run at least `app_version`. An update may claim `most_examples` and move the weights by `furthest`
+    times their norm. The last `keep_checkpoints` stay on disk.
+    """
+
+    minimum: Count = 2
+    over_selection: Annotated[float, Field(ge=0, le=10)] = 0.3
+    deadline: Positive = 600.0
+    quorum: Share = 0.5
+    attempts: Count = 10
+    patience: Positive = 86_400.0
+    late: Literal["refuse", "count"] = "refuse"
+    modalities: tuple[Modality, ...] = ()
+    free_memory_mb: Annotated[int, Field(ge=0)] = 0
+    charging: bool = False
+    app_version: Annotated[str, Field(max_length=40)] = ""
+    most_examples: Count = 100_000
+    furthest: Positive = 10.0
+    keep_checkpoints: Count = 5
+
+
 class Config(Section):
     """A run. `format` is the version of this very schema; a run folder of another one is refused.
 
@@ -130,6 +158,7 @@ class Config(Section):
     captures: CapturesConfig = CapturesConfig()
     fleet: FleetConfig = FleetConfig()
     learning: LearningConfig = LearningConfig()
+    deployment: DeploymentConfig = DeploymentConfig()
 
     @field_validator("aggregator")
     @classmethod

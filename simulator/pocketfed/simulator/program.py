@@ -16,6 +16,13 @@ from pocketfed.simulator.config import Config, build_config, read_toml, to_toml
 from pocketfed.simulator.workers import cores, workers_of
 
 
+def recorded(config: Config) -> list[Modality]:
+    """The modalities that a configuration's captures have; both, if it names none."""
+    paths = {Modality.PHOTO: config.captures.photos, Modality.SOUND: config.captures.sounds}
+    named = [modality for modality, path in paths.items() if path is not None]
+    return named or list(Modality)
+
+
 def task_of(config: Config, modalities: Sequence[Modality]) -> LearningTask:
     """The learning task of a configuration, for the modalities that its captures have."""
     every: dict[Modality, View] = {

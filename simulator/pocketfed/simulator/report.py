@@ -3,19 +3,18 @@
 Python chooses numbers and positions, `report.html.j2` says how they look. The same arguments give the same bytes.
 """
 
-import math
 import os
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
-from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from jinja2 import Environment, StrictUndefined
 
 from pocketfed.core.embedding_map import EmbeddingMap
 from pocketfed.core.modality import Modality
+from pocketfed.core.pages import render
+from pocketfed.core.pages.chart import LARGEST, chart
 
 Record = Mapping[str, Any]
 """One line of metrics.jsonl: what is known about one round. Round 0 is the untrained encoder."""
@@ -28,16 +27,8 @@ METRICS = {"knn": "k-NN", "probe": "linear probe"}
 COLOURS, REST = tuple(f"--c{index}" for index in range(12)), "--rest"
 """Custom properties of the style sheet: for classes with a colour of their own, and for those that share one."""
 
-FRAME = (50.0, 388.0, 12.0, 188.0)
-"""Left, right, top and bottom of the plotting area of a chart, in the units of its viewBox."""
-
 ROOM, MARGIN = (400.0, 320.0), 12.0
 """The viewBox of a map."""
-
-LARGEST = 1e300
-"""Values beyond it, and those that are not finite, are not drawn: the arithmetic of a chart would overflow."""
-
-PAGES = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
 
 
 @dataclass(frozen=True)
@@ -55,29 +46,6 @@ class Gain:
         if self.untrained is None or self.trained is None:
             return None
         return 100 * (self.trained - self.untrained)
-
-
-@dataclass(frozen=True)
-class Chart:
-    """Curves of (round, value) in one frame, rounds from 0 to `last`, values between the outer ticks."""
-
-    curves: Mapping[str, Sequence[tuple[int, float]]]
-    last: int
-    across: tuple[float, ...]
-    upwards: tuple[float, ...]
-
-    def x(self, at: float) -> float:
-        """Where a round lies."""
-        return FRAME[0] + (FRAME[1] - FRAME[0]) * at / self.last
-
-    def y(self, value: float) -> float:
-        """Where a value lies."""
-        low, high = self.upwards[0], self.upwards[-1]
-        return FRAME[3] - (FRAME[3] - FRAME[2]) * (value - low) / (high - low)
-
-    def digits(self, factor: float) -> int:
-        """Decimals that tell the ticks apart once they are multiplied by `factor`."""
-        return max(0, -math.floor(math.log10(factor * (self.upwards[1] - self.upwards[0])) + 1e-9))
 
 
 def write_report(
@@ -101,9 +69,12 @@ def write_report(
         after: the map of the encoder of the last round.
     """
     history = [record for _, record in sorted({record["round"]: record for record in records}.items())]
-    template = files(__package__).joinpath("report.html.j2").read_text("utf-8")
-    page = PAGES.from_string(template).render(
-        title=title, summary=summary, **figures(history), **maps(before, after)
+    page = render(
+        "pocketfed.simulator/report.html.j2",
+        title=title,
+        summary=summary,
+        **figures(history),
+        **maps(before, after),
     )
     path, draft = folder / "report.html", folder / f".report.{os.getpid()}.tmp"
     try:
@@ -147,25 +118,6 @@ def gains(curves: Mapping[str, Sequence[tuple[int, float]]]) -> list[Gain]:
             (first, untrained), (last, trained) = values[0], values[-1]
             lines.append(Gain(METRICS[key], None if first else untrained, trained if last else None, last))
     return lines
-
-
-def chart(curves: Mapping[str, Sequence[tuple[int, float]]], last: int) -> Chart | None:
-    """The curves that have values, in a frame around all of them; None if there are none."""
-    present = {name: values for name, values in curves.items() if values}
-    values = [value for points in present.values() for _, value in points]
-    if not values:
-        return None
-    across = tuple(at for at in ticks(0, last, least=1) if at <= last)
-    return Chart(present, last, across, ticks(min(values), max(values)))
-
-
-def ticks(low: float, high: float, least: float = 0.005) -> tuple[float, ...]:
-    """Two to seven multiples of 1, 2 or 5 times a power of ten, at least `least` apart, from <= low to >= high."""
-    gap = max((high - low) / 4, least, abs(high) * 0.02)
-    power = 10.0 ** math.floor(math.log10(gap) + 1e-9)
-    step = next(factor * power for factor in (1, 2, 5, 10) if factor * power >= gap * (1 - 1e-9))
-    first, final = math.floor(low / step + 1e-9), math.ceil(high / step - 1e-9)
-    return tuple(index * step for index in range(first, max(final, first + 1) + 1))
 
 
 def maps(before: EmbeddingMap | None, after: EmbeddingMap | None) -> dict[str, Any]:

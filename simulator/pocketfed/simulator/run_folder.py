@@ -1,18 +1,24 @@
 """The folder of a run: `config.toml`, `metrics.jsonl`, `checkpoints/`, `report.html`."""
 
+import dataclasses
 import json
+import logging
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from pocketfed.core.atomic import write_atomically
 from pocketfed.core.errors import ConfigError, RunFolderError
-from pocketfed.server.checkpoint import Checkpoint, load_checkpoint, newest, path_of
+from pocketfed.server.checkpoint import Checkpoint, load_checkpoint, path_of, recover
+from pocketfed.server.outcome import Outcome
 from pocketfed.simulator.config import Config, build_config, read_toml, to_toml
 
 Record = dict[str, Any]
 """One line of `metrics.jsonl`; docs/simulate.md lists its keys."""
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -37,6 +43,22 @@ class RunFolder:
         return self.path / "checkpoints"
 
 
+def record_of(outcome: Outcome) -> Record:
+    """What `metrics.jsonl` says of a round."""
+    return {
+        "round": outcome.round,
+        "loss": {str(modality): round(loss, 6) for modality, loss in outcome.loss.items()},
+        "phones": outcome.phones,
+        "failures": len(outcome.failures),
+        "failed": [dataclasses.asdict(failure) for failure in outcome.failures],
+        "bytes_down": outcome.bytes_down,
+        "bytes_up": outcome.bytes_up,
+        "seconds": round(outcome.seconds, 3),
+        "phases": {name: round(seconds, 3) for name, seconds in outcome.phases.items()},
+        "attempt": outcome.attempt,
+    }
+
+
 def default_path() -> Path:
     """Where a run goes whose folder nobody chose: named by the time, under `runs/`."""
     return Path("runs") / time.strftime("%Y%m%d-%H%M%S")
@@ -53,38 +75,79 @@ def create(path: Path, config: Config) -> RunFolder:
         if folder.path.exists() and any(folder.path.iterdir()):
             hint = f"go on with --resume {folder.path}, or choose" if folder.config.exists() else "choose"
             raise RunFolderError(f"{folder.path} is not empty; {hint} another folder with --out")
-        folder.checkpoints.mkdir(parents=True, exist_ok=True)
-        write_atomically(folder.config, to_toml(config).encode())
     except OSError as error:
         raise RunFolderError(
             f"{folder.path} cannot be used: {error.strerror}; choose another with --out"
         ) from error
+    begin(folder, config)
     return folder
 
 
-def reopen(path: Path) -> tuple[RunFolder, Config, Checkpoint | None]:
-    """A run folder to go on with: its configuration and its last finished round, None if not even round 0 is.
+def begin(folder: RunFolder, config: Config) -> None:
+    """Make the folders and write the configuration, which says that there is a run.
 
     Raises:
-        RunFolderError: it is no run folder, or one of another version.
+        RunFolderError: the folder cannot be made.
+    """
+    try:
+        folder.checkpoints.mkdir(parents=True, exist_ok=True)
+        write_atomically(folder.config, to_toml(config).encode())
+    except OSError as error:
+        raise RunFolderError(
+            f"{folder.path} cannot be used: {error.strerror}; choose another folder"
+        ) from error
+
+
+def find(path: Path) -> RunFolder:
+    """The folder of a run that was begun.
+
+    Raises:
+        RunFolderError: it is none.
     """
     folder = RunFolder(path)
     if not folder.config.is_file():
         raise RunFolderError(
             f"{path} is no run folder (it has no config.toml); give the folder of an earlier run"
         )
+    return folder
+
+
+def reopen(
+    path: Path, tell: Callable[[str], None] = log.warning
+) -> tuple[RunFolder, Config, Checkpoint | None]:
+    """A run folder to go on with: its configuration and its last finished round, None if not even round 0 is.
+
+    Args:
+        path: of the folder.
+        tell: is told of damaged checkpoints, in place of which the one before is used.
+
+    Raises:
+        RunFolderError: it is no run folder, or one of another version, or none of its checkpoints can be read.
+    """
+    folder = find(path)
+    config = read_config(folder)
+    last, problems = recover(folder.checkpoints)
+    for problem in problems:
+        tell(f"a checkpoint is damaged, the one before is used: {problem}")
+    return folder, config, last
+
+
+def read_config(folder: RunFolder) -> Config:
+    """The configuration that a run was begun with.
+
+    Raises:
+        RunFolderError: it is damaged, or of another version.
+    """
     try:
         values = read_toml(folder.config)
         if values.get("format") != 1:
             raise RunFolderError(
-                f"{path} was written by another version of pocketfed (format {values.get('format')!r}, this version "
+                f"{folder.path} was written by another version of pocketfed (format {values.get('format')!r}, this version "
                 "reads 1); resume it with the version that began it"
             )
-        config = build_config(values)
+        return build_config(values)
     except ConfigError as error:
         raise RunFolderError(f"{folder.config} is damaged: {'; '.join(error.problems)}") from error
-    last = newest(folder.checkpoints)
-    return folder, config, load_checkpoint(last) if last else None
 
 
 def untrained(folder: RunFolder) -> Checkpoint:

@@ -15,20 +15,21 @@ from pocketfed.core.captures import Split, embedded_photos, embedded_sounds, loa
 from pocketfed.core.embedding_map import EmbeddingMap, map_embeddings
 from pocketfed.core.errors import CaptureError, ConfigError, RunFolderError
 from pocketfed.core.evaluation import clip_labels, embed, evaluate, is_labelled
-from pocketfed.core.hyper import Hyper
 from pocketfed.core.learning_task import LearningTask, initial_weights
 from pocketfed.core.modality import Modality
-from pocketfed.core.plan import Plan
 from pocketfed.core.randomness import generator
 from pocketfed.server.aggregators import build_aggregator
 from pocketfed.server.app import build_server_app
 from pocketfed.server.checkpoint import Checkpoint, save_checkpoint
 from pocketfed.server.guard import Guard
-from pocketfed.server.strategy import Outcome, Rounds
+from pocketfed.server.outcome import Outcome, RoundWatcher
+from pocketfed.server.roster import Roster
+from pocketfed.server.terms import Rounds, Terms
 from pocketfed.simulator import run_folder
 from pocketfed.simulator.config import Config
 from pocketfed.simulator.engines import build_engine
 from pocketfed.simulator.fleet import Fleet, deal, save_fleet
+from pocketfed.simulator.plans import plan_of
 from pocketfed.simulator.program import save_program, task_of
 from pocketfed.simulator.report import write_report
 from pocketfed.simulator.run_folder import Record, RunFolder
@@ -71,7 +72,7 @@ def simulate(config: Config, out: Path, watcher: Watcher, resume: bool = False) 
     """
     last: Checkpoint | None = None
     if resume:
-        folder, config, last = run_folder.reopen(out)
+        folder, config, last = run_folder.reopen(out, watcher.note)
         for litter in out.glob(".work-*"):  # of a run that was killed
             shutil.rmtree(litter, ignore_errors=True)
     engine = build_engine(config)
@@ -98,19 +99,17 @@ def simulate(config: Config, out: Path, watcher: Watcher, resume: bool = False) 
                 aggregator=build_aggregator(config.aggregator),
                 plan=lambda number: plan_of(config, number),
                 seed=config.seed,
-                participation=config.fleet.participation,
+                terms=Terms(participation=config.fleet.participation, deadline=config.patience),
                 guard=Guard(most_examples=most_examples(config, fleet)),
             )
             watcher.phase("starting phones")
             server = build_server_app(
                 rounds,
                 weights,
-                behind=behind,
-                ahead=config.rounds - behind,
+                range(behind + 1, config.rounds + 1),
+                Roster(status_age=math.inf),
+                journal,
                 phones=config.fleet.phones,
-                answered=watcher.answered,
-                finished=journal.finished,
-                patience=config.patience,
             )
             engine(server, work.resolve())
         finally:
@@ -155,18 +154,6 @@ def load_captures(config: Config) -> dict[Modality, Split]:
     return splits
 
 
-def plan_of(config: Config, round_number: int) -> Plan:
-    """What phones do in a round, counted from 1."""
-    learning = config.learning
-    fall = 0.5 * (1 + math.cos(math.pi * (round_number - 1) / config.rounds)) if learning.cosine else 1.0
-    hyper = Hyper(
-        learning.learning_rate * fall, learning.momentum, learning.weight_decay, learning.proximal,
-        learning.temperature, learning.second_momentum, learning.epsilon,
-    )  # fmt: skip
-    epochs = {Modality.PHOTO: learning.photo_epochs, Modality.SOUND: learning.sound_epochs}
-    return Plan(round_number, config.seed, epochs, learning.mode == "mixed", hyper)
-
-
 def most_examples(config: Config, fleet: Fleet) -> int:
     """What the busiest phone can honestly have processed in a round; a mixed batch may round up by one."""
     epochs = plan_of(config, 1).epochs
@@ -188,7 +175,7 @@ def _limited(split: Split, limit: int, seed: int) -> Split:
     return dataclasses.replace(split, train=split.train.take(np.sort(chosen)))
 
 
-class Journal:
+class Journal(RoundWatcher):
     """Keeps a run's folder up to date: a checkpoint, then the metrics, after every round."""
 
     def __init__(
@@ -206,9 +193,8 @@ class Journal:
             self._watcher.phase("judging the untrained encoder")
             self._keep(
                 self._weights,
-                {"round": 0, "loss": {}, "phones": 0, "failures": 0, "failed": [], "bytes_down": 0, "bytes_up": 0,
-                 "seconds": 0.0},
-            )  # fmt: skip
+                run_folder.record_of(Outcome.untrained(self._weights)),
+            )
             return self._weights
         if last.layout != self._task.layout:
             raise RunFolderError(
@@ -222,18 +208,13 @@ class Journal:
             run_folder.write_metrics(self._folder, self._records)
         return last.weights
 
+    def answered(self, round_number: int, done: int, cohort: int) -> None:
+        """Move the bar."""
+        self._watcher.answered(round_number, done, cohort)
+
     def finished(self, outcome: Outcome) -> None:
         """Persist a round."""
-        record: Record = {
-            "round": outcome.round,
-            "loss": {str(modality): round(loss, 6) for modality, loss in outcome.loss.items()},
-            "phones": outcome.phones,
-            "failures": len(outcome.failures),
-            "failed": [dataclasses.asdict(failure) for failure in outcome.failures],
-            "bytes_down": outcome.bytes_down,
-            "bytes_up": outcome.bytes_up,
-            "seconds": round(outcome.seconds, 3),
-        }
+        record = run_folder.record_of(outcome)
         self._weights = outcome.weights
         self._keep(outcome.weights, record)
 

@@ -8,6 +8,8 @@ from pathlib import Path
 import pytest
 
 from pocketfed.core.backbones import BACKBONES
+from pocketfed.core.errors import BenchmarkError
+from pocketfed.simulator.bench import run
 from pocketfed.simulator.bench.contest import Contest
 from pocketfed.simulator.bench.machine import describe
 from pocketfed.simulator.bench.memory import resident_growth
@@ -139,6 +141,19 @@ def test_growth_is_the_peak_and_not_what_stays() -> None:
         pytest.skip("this system does not tell the peak memory of a process")
     assert 60_000_000 < growth < 80_000_000
     assert (resident_growth(lambda: None) or 0) < 1_000_000
+
+
+def test_a_peer_that_fails_costs_its_own_row_only(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    def fails(folder: Path, contest: Contest) -> dict[str, object]:
+        raise BenchmarkError(
+            "the process ended with 1:\nTraceback\nModuleNotFoundError: No module named 'six'"
+        )
+
+    monkeypatch.setattr(run, "run_child", fails)
+    peer = Contest("peer", "training against x", "step_photo", "x.pte", 4, 1, 2, "x")
+    assert run.measure(tmp_path, peer, 2)["refused"] == "ModuleNotFoundError: No module named 'six'"
+    with pytest.raises(BenchmarkError):
+        run.measure(tmp_path, Contest("method", "step", "step_photo", "x.pte", 4, 1, 2), 2)
 
 
 def test_contests_travel_as_text() -> None:

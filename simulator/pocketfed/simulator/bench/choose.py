@@ -10,8 +10,8 @@ from pocketfed.core.modality import Modality
 from pocketfed.simulator import run_folder
 from pocketfed.simulator.bench.peers import PEERS
 from pocketfed.simulator.bench.subject import Subject
-from pocketfed.simulator.config import Config, build_config, overlay
-from pocketfed.simulator.program import task_of
+from pocketfed.simulator.config import build_config, overlay
+from pocketfed.simulator.program import recorded, task_of
 
 
 def choose_subject(
@@ -48,7 +48,7 @@ def choose_subject(
         "runtime": "executorch",
     }
     config = build_config(overlay(values, flags))
-    chosen = [modality for modality in _recorded(config) if not modalities or modality in modalities]
+    chosen = [modality for modality in recorded(config) if not modalities or modality in modalities]
     if not chosen:
         raise ConfigError([f"{run} has learnt from no {' or '.join(modalities)}; choose another --modality"])
     task = task_of(config, chosen)
@@ -75,10 +75,3 @@ def choose_peers(text: str) -> tuple[str, ...]:
             "\n".join(f"{peer.name} is not installed; install it with: {peer.requirement}" for peer in absent)
         )
     return names
-
-
-def _recorded(config: Config) -> list[Modality]:
-    """The modalities that a configuration's captures have."""
-    paths = {Modality.PHOTO: config.captures.photos, Modality.SOUND: config.captures.sounds}
-    named = [modality for modality, path in paths.items() if path is not None]
-    return named or list(Modality)

@@ -182,9 +182,14 @@ def measure(folder: Path, contest: Contest, processes: int) -> Row:
     """One contest in several fresh processes: medians over processes, ratios of times within each.
 
     Raises:
-        BenchmarkError: a child process failed.
+        BenchmarkError: a child process failed; where it is a peer's, the row says so, and the others are not lost.
     """
-    results = [run_child(folder, contest) for _ in range(processes)]
+    try:
+        results = [run_child(folder, contest) for _ in range(processes)]
+    except BenchmarkError as error:
+        if contest.kind != "peer":
+            raise
+        results = [{"refused": str(error).strip().splitlines()[-1]}]
     row: Row = {
         "label": contest.label,
         "method": contest.method,

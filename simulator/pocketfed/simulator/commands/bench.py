@@ -11,7 +11,7 @@ from rich.console import Console
 
 
 def bench(
-    backbone: Annotated[str | None, typer.Option(help="Network to measure. [default: compact]")] = None,
+    backbone: Annotated[str | None, typer.Option(help="Network to measure. \\[default: compact]")] = None,
     bundle: Annotated[
         Path | None,
         typer.Option(help="Measure the network and the newest weights of this run folder instead."),
@@ -20,14 +20,16 @@ def bench(
         list[Path] | None, typer.Option(help="Python file that registers backbones; may be given again.")
     ] = None,
     modality: Annotated[
-        list[str] | None, typer.Option(help="photo or sound; may be given again. [default: both]")
+        list[str] | None, typer.Option(help="photo or sound; may be given again. \\[default: both]")
     ] = None,
-    optimiser: Annotated[str | None, typer.Option(help="sgd, sgd-nesterov or adamw. [default: sgd]")] = None,
+    optimiser: Annotated[
+        str | None, typer.Option(help="sgd, sgd-nesterov or adamw. \\[default: sgd]")
+    ] = None,
     threads: Annotated[
-        int | None, typer.Option(min=1, help="Only this number of threads. [default: one, and all]")
+        int | None, typer.Option(min=1, help="Only this number of threads. \\[default: one, and all]")
     ] = None,
     batch: Annotated[
-        int | None, typer.Option(help="Captures per step; each gives two views. [default: 32]")
+        int | None, typer.Option(help="Captures per step; each gives two views. \\[default: 32]")
     ] = None,
     against: Annotated[
         str, typer.Option(help="Other engines, by comma: stock, onnxruntime, litert, mnn.", metavar="PEERS")

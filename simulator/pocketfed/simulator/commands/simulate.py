@@ -19,23 +19,25 @@ def simulate(
     sounds: Annotated[
         Path | None, typer.Option(help="Folder of wav, flac or ogg (sub-folders are classes), or an .npz.")
     ] = None,
-    phones: Annotated[int | None, typer.Option(help="Emulated phones. [default: 10]")] = None,
-    rounds: Annotated[int | None, typer.Option(help="Federated rounds. [default: 10]")] = None,
+    phones: Annotated[int | None, typer.Option(help="Emulated phones. \\[default: 10]")] = None,
+    rounds: Annotated[int | None, typer.Option(help="Federated rounds. \\[default: 10]")] = None,
     alpha: Annotated[
         float | None,
-        typer.Option(help="Dirichlet skew of classes over phones: small is skewed. [default: 0.1]"),
+        typer.Option(help="Dirichlet skew of classes over phones: small is skewed. \\[default: 0.1]"),
     ] = None,
     aggregator: Annotated[
-        str | None, typer.Option(help="fedavg, ldawa or ldawa-normalised. [default: fedavg]")
+        str | None, typer.Option(help="fedavg, ldawa or ldawa-normalised. \\[default: fedavg]")
     ] = None,
-    backbone: Annotated[str | None, typer.Option(help="Network to train. [default: compact]")] = None,
+    backbone: Annotated[str | None, typer.Option(help="Network to train. \\[default: compact]")] = None,
     mode: Annotated[
         str | None,
         typer.Option(
-            help="sequential: one modality a batch; mixed: both, as negatives. [default: sequential]"
+            help="sequential: one modality a batch; mixed: both, as negatives. \\[default: sequential]"
         ),
     ] = None,
-    optimiser: Annotated[str | None, typer.Option(help="sgd, sgd-nesterov or adamw. [default: sgd]")] = None,
+    optimiser: Annotated[
+        str | None, typer.Option(help="sgd, sgd-nesterov or adamw. \\[default: sgd]")
+    ] = None,
     plugin: Annotated[
         list[Path] | None, typer.Option(help="Python file that registers backbones; may be given again.")
     ] = None,
@@ -45,16 +47,16 @@ def simulate(
     ] = False,
     runtime: Annotated[
         str | None,
-        typer.Option(help="executorch: what phones run; torch: its eager twin. [default: executorch]"),
+        typer.Option(help="executorch: what phones run; torch: its eager twin. \\[default: executorch]"),
     ] = None,
     engine: Annotated[
-        str | None, typer.Option(help="inprocess, or ray for many machines. [default: inprocess]")
+        str | None, typer.Option(help="inprocess, or ray for many machines. \\[default: inprocess]")
     ] = None,
     ray_address: Annotated[str | None, typer.Option(help="Ray cluster to join, with --engine ray.")] = None,
     seed: Annotated[
-        int | None, typer.Option(help="Of weights, partition, augmentation and order. [default: 0]")
+        int | None, typer.Option(help="Of weights, partition, augmentation and order. \\[default: 0]")
     ] = None,
-    out: Annotated[Path | None, typer.Option(help="New run folder. [default: runs/<time>]")] = None,
+    out: Annotated[Path | None, typer.Option(help="New run folder. \\[default: runs/<time>]")] = None,
     resume: Annotated[
         Path | None, typer.Option(help="Go on with this run folder, to the very result it would have had.")
     ] = None,
@@ -101,7 +103,7 @@ def simulate(
     if resume and (config or out or any(value is not None for value in flags.values())):
         raise ConfigError(["--resume goes on with the run's own configuration; leave the other options out"])
     settings = (
-        run_folder.reopen(resume)[1]
+        run_folder.read_config(run_folder.find(resume))
         if resume
         else build_config(overlay(read_toml(config) if config else {}, flags))
     )

@@ -1,0 +1,70 @@
+"""`pocketfed enrol`."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.console import Console
+from rich.table import Column, Table
+
+
+def enrol(
+    keys: Annotated[
+        list[Path] | None,
+        typer.Argument(help="Public keys of phones, PEM or OpenSSH; a phone's is key.pub in its home."),
+    ] = None,
+    state: Annotated[Path, typer.Option(help="State folder of the server, which may be running.")] = Path(
+        "server"
+    ),
+    name: Annotated[
+        str, typer.Option(help="To tell the phone by; with one key. \\[default: the file's folder]")
+    ] = "",
+    new: Annotated[
+        list[Path] | None,
+        typer.Option(
+            help="Home folder of a phone on this machine; its key is made if it has none, and enrolled."
+        ),
+    ] = None,
+    revoke: Annotated[
+        list[str] | None,
+        typer.Option(help="Fingerprint of a key, as the list shows it, that may not come again."),
+    ] = None,
+) -> None:
+    """Let phones take part, by their public keys; without keys, list those that may.
+
+    KEYS are files with a public key each, PEM or OpenSSH; that of a phone is key.pub in its home folder.
+
+    Examples:
+
+        pocketfed enrol --state server key.pub
+
+        pocketfed enrol --state server --new phones/1 --new phones/2
+
+        pocketfed enrol --state server
+
+        pocketfed enrol --state server --revoke SHA256:47DEQpj8HBSa
+    """
+    console = Console()
+    with console.status("starting"):
+        # Flower takes seconds to import; --help must not wait for it.
+        from pocketfed.mobile_client.flower.home import open_home
+        from pocketfed.mobile_client.flower.key import load_or_create_key
+        from pocketfed.server.enrolment import enrolled, register, revoke_key
+
+    keys = list(keys or [])
+    for folder in new or []:
+        with open_home(folder) as home:
+            load_or_create_key(home.key)
+            keys.append(home.key.with_suffix(".pub"))
+    for key in keys:
+        phone = register(state, key, name if len(keys) == 1 and name else key.resolve().parent.name)
+        console.print(f"Enrolled {phone.name}: {phone.fingerprint}", highlight=False, soft_wrap=True)
+    for fingerprint in revoke or []:
+        phone = revoke_key(state, fingerprint)
+        console.print(f"Revoked {phone.name}: {phone.fingerprint}", highlight=False, soft_wrap=True)
+    if keys or revoke:
+        return
+    table = Table("name", Column("fingerprint", no_wrap=True), Column("state", no_wrap=True), box=None)
+    for phone in enrolled(state):
+        table.add_row(phone.name, phone.fingerprint, phone.status)
+    console.print(table)

@@ -1,0 +1,149 @@
+"""`pocketfed phone`."""
+
+import signal
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.console import Console
+
+HOME = Path("~/.pocketfed/phone")
+
+
+def phone(
+    server: Annotated[str, typer.Option(help="Address of the server: https://host:port.")],
+    bundle: Annotated[
+        Path, typer.Option(help="The server's bundle, or the run folder or configuration that it has.")
+    ],
+    captures: Annotated[Path, typer.Option(help="Folder of photos and sounds; it may change at any time.")],
+    home: Annotated[
+        Path, typer.Option(help="Where this phone keeps its key, its journal and its log.")
+    ] = HOME,
+    ca: Annotated[
+        Path | None, typer.Option(help="Certificate authority of the server. \\[default: the system's]")
+    ] = None,
+    policy: Annotated[
+        Path | None, typer.Option(help="TOML file that says when this phone may train. \\[default: always]")
+    ] = None,
+    quota_mb: Annotated[
+        int,
+        typer.Option("--quota-mb", min=1, help="Megabytes of decoded captures to keep; the newest that fit."),
+    ] = 2000,
+    inbox: Annotated[
+        bool,
+        typer.Option(
+            "--inbox", help="The captures are this phone's own: delete the oldest beyond the quota."
+        ),
+    ] = False,
+    number: Annotated[
+        int | None,
+        typer.Option(min=0, help="Of this phone's random numbers. \\[default: derived from its key]"),
+    ] = None,
+    heartbeat: Annotated[
+        float,
+        typer.Option(min=10, max=1800, help="Seconds between heartbeats; offline after two without one."),
+    ] = 60.0,
+    rounds: Annotated[
+        int | None, typer.Option(min=1, help="Stop after so many answered instructions. \\[default: never]")
+    ] = None,
+    insecure: Annotated[
+        bool, typer.Option("--insecure", help="Allow http:// to a server that is not this machine.")
+    ] = False,
+) -> None:
+    """Be one phone of a federation: learn from its own captures whenever the server asks.
+
+    A message that it has received survives a crash: start it again with the same --home and it goes on.
+
+    Examples:
+
+        pocketfed phone --server https://192.0.2.1:8443 --ca ca.pem --bundle bundle/ --captures captures/
+
+        pocketfed phone --server http://127.0.0.1:8000 --bundle bundle/ --captures captures/ --rounds 1
+    """
+    # From here on, since starting takes seconds. An exception is a clean end: what is at work is in the journal.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
+    console = Console()
+    try:
+        with console.status("starting"):
+            # Torch and its like take seconds to import; --help must not wait for them.
+            from pocketfed.mobile_client.capture_store import CaptureStore
+            from pocketfed.mobile_client.flower.agent import Agent
+            from pocketfed.mobile_client.flower.calls import Caller, trust
+            from pocketfed.mobile_client.flower.fleet import Fleet
+            from pocketfed.mobile_client.flower.home import open_home
+            from pocketfed.mobile_client.flower.journal import Journal
+            from pocketfed.mobile_client.flower.key import load_or_create_key
+            from pocketfed.mobile_client.flower.membership import Membership
+            from pocketfed.mobile_client.flower.work import Work
+            from pocketfed.mobile_client.gate import Gate
+            from pocketfed.mobile_client.runtime import ExecutorchRuntime
+            from pocketfed.simulator.bundles import open_bundle
+            from pocketfed.simulator.phone_log import show_log
+
+            plain = check_address(server, insecure)
+            verify = None if plain else trust(ca)
+            gate = Gate(policy)
+
+        with open_home(home.expanduser()) as place, show_log(console, place.log) as log:
+            if plain:
+                log.warning("%s is not encrypted: anyone on the way can read and change what is sent", server)
+            key = load_or_create_key(place.key)
+            name = key.number if number is None else number
+            with console.status("opening the bundle") as status:
+                parts = open_bundle(bundle, place.folder / "bundle", status.update)
+            quota = quota_mb * 1_000_000
+            store = CaptureStore(captures, parts.spec, place.folder / "captures", quota, own=inbox)
+            runtime = ExecutorchRuntime(parts.program)
+            work = Work(name, parts.spec, runtime, store, gate, app_version(), gate.charging)
+            log.info("phone %d with bundle %s", name, parts.id[:12])
+            # The largest thing that a server sends is the weights.
+            limit = 4 * parts.spec.weights + 2**20
+            with Caller(server, key, verify=verify, max_answer=limit) as caller:
+                fleet = Fleet(caller)
+                member = Membership(fleet, place.node, heartbeat)
+                Agent(fleet, member, Journal(place.journal), work).run(rounds)
+    except (KeyboardInterrupt, SystemExit) as end:
+        console.print("Stopped. Start again with the same --home to go on.", soft_wrap=True)
+        sys.exit(130 if isinstance(end, KeyboardInterrupt) else end.code)
+
+
+def check_address(server: str, insecure: bool) -> bool:
+    """Whether the server is spoken to without encryption.
+
+    Raises:
+        ServerError: it is no address, or not encrypted although it is another machine.
+    """
+    from ipaddress import ip_address
+    from urllib.parse import urlsplit
+
+    from pocketfed.core.errors import ServerError
+
+    try:
+        parts = urlsplit(server)
+        host, _ = parts.hostname, parts.port
+    except ValueError:
+        host = None
+    if not host or parts.scheme not in ("http", "https") or parts.path.strip("/") or parts.query:
+        raise ServerError(f"{server} is no address of a server; write https://host:port")
+    if parts.scheme == "https":
+        return False
+    try:
+        here = host == "localhost" or ip_address(host).is_loopback
+    except ValueError:  # a name
+        here = False
+    if not here and not insecure:
+        raise ServerError(
+            f"{server} is not encrypted, and not this machine; use https://, or accept it with --insecure"
+        )
+    return True
+
+
+def app_version() -> str:
+    """The version of this package."""
+    from importlib.metadata import PackageNotFoundError, version
+
+    try:
+        return version("pocketfed")
+    except PackageNotFoundError:  # a checkout that is not installed
+        return ""

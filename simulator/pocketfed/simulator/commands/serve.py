@@ -1,0 +1,116 @@
+"""`pocketfed serve`."""
+
+import secrets
+import signal
+import sys
+import threading
+from pathlib import Path
+from typing import Annotated, Literal
+
+import typer
+from rich.console import Console
+
+
+def serve(
+    bundle: Annotated[
+        Path,
+        typer.Option(help="What phones learn: a bundle, the folder of a simulation, or a configuration."),
+    ],
+    state: Annotated[
+        Path, typer.Option(help="Folder that a restart goes on from: checkpoints, keys, metrics.")
+    ] = Path("server"),
+    config: Annotated[
+        Path | None,
+        typer.Option(help="TOML file in place of the bundle's own; see \\[deployment] in docs/serve.md."),
+    ] = None,
+    host: Annotated[str, typer.Option(help="Address to listen at; 0.0.0.0 for every network.")] = "127.0.0.1",
+    port: Annotated[int, typer.Option(min=0, max=65535, help="0 takes one that is free.")] = 8443,
+    cert: Annotated[Path | None, typer.Option(help="The server's certificate, PEM.")] = None,
+    key: Annotated[Path | None, typer.Option(help="The certificate's private key, PEM.")] = None,
+    insecure: Annotated[
+        bool,
+        typer.Option("--insecure", help="Plain HTTP. Whoever is on the way can read and change weights."),
+    ] = False,
+    open_to_all: Annotated[
+        bool, typer.Option("--open", help="Let any phone take part, not only those that were enrolled.")
+    ] = False,
+    rounds: Annotated[
+        int | None, typer.Option(min=1, help="Rounds of the whole run. \\[default: the configuration's]")
+    ] = None,
+    log_format: Annotated[
+        Literal["text", "json"], typer.Option(help="Lines for people, or JSON for machines.")
+    ] = "text",
+) -> None:
+    """Let real phones learn one encoder: Flower's Fleet API over HTTPS, rounds, and a live page.
+
+    The state folder holds all that a restart needs: stop the server, or kill it, and the same command goes on.
+
+    Examples:
+
+        pocketfed certs certs/
+
+        pocketfed serve --bundle runs/first --cert certs/server.pem --key certs/server-key.pem
+
+        pocketfed serve --bundle configs/demo.toml --insecure --open
+    """
+    console = Console(stderr=True)
+    with console.status("starting"):
+        # Torch and Flower take seconds to import; --help must not wait for them.
+        from pocketfed.core.errors import ConfigError
+        from pocketfed.server.logs import LogFormat, structured_logs
+        from pocketfed.server.serving import Tls
+        from pocketfed.server.watch.metrics import Metrics
+        from pocketfed.server.watch.round_log import RoundLog
+        from pocketfed.server.watch.scoreboard import Scoreboard
+        from pocketfed.server.watch.token import needs_token
+        from pocketfed.server.watch.watcher import Everyone
+        from pocketfed.simulator.config import build_config, read_toml
+        from pocketfed.simulator.deployment import Place, open_run
+        from pocketfed.simulator.deployment import serve as run_server
+
+        if insecure == (cert is not None or key is not None):
+            raise ConfigError(
+                [
+                    "give --cert and --key (pocketfed certs makes them for development), or --insecure, not both"
+                ]
+            )
+        if (cert is None) != (key is None):
+            raise ConfigError(["--cert and --key belong together"])
+        settings = build_config(read_toml(config)) if config else None
+    with console.status("opening the bundle") as status:
+        run = open_run(state, bundle, settings, rounds, status.update)
+    if insecure and needs_token(host):
+        console.print(
+            "Warning: --insecure beyond this machine: whoever is on the way can read and change weights.",
+            style="yellow",
+        )
+    token = _page_token(state / "page-token") if needs_token(host) else None
+    place = Place(host, port, Tls(cert, key) if cert and key else None, not open_to_all, token)
+    stop = threading.Event()
+    for name in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(name, lambda number, frame: stop.set())
+    scoreboard, metrics = Scoreboard(run.config.rounds, run.config.deployment.deadline), Metrics()
+
+    def ready(url: str) -> None:
+        page = f"{url}/?token={token}" if token else f"{url}/"
+        console.print(f"Serving phones at {url}\nPage: {page}", highlight=False, soft_wrap=True)
+        if not open_to_all:
+            console.print(
+                f"Enrol phones with: pocketfed enrol --state {state} KEY.pub", highlight=False, soft_wrap=True
+            )
+
+    with structured_logs(LogFormat(log_format), state):
+        watcher = Everyone(RoundLog(), metrics, scoreboard)
+        run_server(run, place, watcher, metrics, scoreboard, ready, stop.is_set)
+    done = "Stopped" if stop.is_set() else f"All {run.config.rounds} rounds are finished"
+    console.print(f"{done}. Checkpoints: {run.folder.checkpoints}", highlight=False, soft_wrap=True)
+    sys.stdout.flush()
+
+
+def _page_token(path: Path) -> str:
+    """The token of this state folder, the same after a restart."""
+    from pocketfed.core.atomic import write_atomically
+
+    if not path.is_file():
+        write_atomically(path, secrets.token_urlsafe(24).encode(), mode=0o600)
+    return path.read_text().strip()

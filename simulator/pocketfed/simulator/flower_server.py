@@ -1,0 +1,66 @@
+"""The server as a stock Flower `ServerApp`: what `pocketfed serve` does, with a SuperLink of Flower's in between.
+
+configs/flower-app names it; docs/flower-app.md has the commands.
+"""
+
+import logging
+
+from flwr.app import Context
+from flwr.serverapp import Grid, ServerApp
+
+from pocketfed.core.errors import ConfigError
+from pocketfed.server.app import build_server_app
+from pocketfed.server.logs import structured_logs
+from pocketfed.server.roster import Roster
+from pocketfed.server.stock_grid import StockGrid
+from pocketfed.server.watch.round_log import RoundLog
+from pocketfed.server.watch.watcher import Everyone, ServerWatcher
+from pocketfed.simulator.config import build_config, read_toml
+from pocketfed.simulator.deployment import Keeper, open_run, requirements_of, rounds_of
+from pocketfed.simulator.flower_settings import Settings
+
+WHERE = 'flwr run -c \'bundle="/…" state="/…"\''
+
+server_app = ServerApp()
+
+
+@server_app.main()
+def main(grid: Grid, context: Context) -> None:
+    """Run the rounds that are left."""
+    settings = Settings(context.run_config, WHERE)
+    bundle, state = settings.path("bundle"), settings.path("state")
+    config = settings.optional_path("config")
+    rounds = settings.number("rounds") if settings.has("rounds") else 0
+    settings.check()
+    with structured_logs(folder=state) as log, StockGrid(grid) as stock:
+        chosen = build_config(read_toml(config)) if config else None
+        run = open_run(state, bundle, chosen, rounds or None, log.info)
+        if run.config.deployment.late == "count":
+            raise ConfigError(['deployment.late: a stock run can only "refuse"; pocketfed serve can "count"'])
+        watcher = RoundLog()
+        for problem in run.problems:
+            watcher.trouble(f"a checkpoint is damaged, the one before is used: {problem}")
+        roster = Roster(requirements_of(run.config, run.bundle), statuses=dict(run.last.statuses))
+        server = build_server_app(
+            rounds_of(run.config, run.bundle),
+            run.last.weights,
+            range(run.last.round + 1, run.config.rounds + 1),
+            roster,
+            Everyone(watcher, Keeper(run, roster, watcher), Strangers(roster, log)),
+        )
+        server(stock, context)
+
+
+class Strangers(ServerWatcher):
+    """Says why nodes that are there are no phones; else a run would wait for phones without a word."""
+
+    def __init__(self, roster: Roster, log: logging.Logger) -> None:
+        self._roster, self._log = roster, log
+        self._told: dict[int, str] = {}
+
+    def waiting(self, present: int, needed: int) -> None:
+        """See `RoundWatcher`; each reason is said once."""
+        for node, reason in self._roster.strangers.items():
+            if self._told.get(node) != reason:
+                self._log.warning("a node cannot take part", extra={"node": node, "reason": reason[:500]})
+        self._told = dict(self._roster.strangers)

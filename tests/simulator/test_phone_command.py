@@ -1,0 +1,185 @@
+"""`pocketfed phone` as a person meets it, at a real SuperLink, with a store and a policy that tests make."""
+
+import io
+import os
+import signal
+import threading
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import pytest
+from rich.console import Console
+
+from pocketfed.core.hyper import Hyper
+from pocketfed.core.modality import Modality
+from pocketfed.core.plan import Plan
+from pocketfed.core.program_spec import Input, ProgramSpec
+from pocketfed.core.wire import instruction_items, read_update, weights_to_bytes
+from pocketfed.mobile_client.phone import CaptureSource
+from pocketfed.mobile_client.runtime import Array
+from pocketfed.simulator.commands import phone as command
+from pocketfed.simulator.phone_log import show_log
+from tests.conftest import Shown
+from tests.mobile_client.flower.superlink import SuperLink
+
+SPEC = ProgramSpec(3, 3, 4, {Modality.PHOTO: Input((2,), "uint8", 1)}, mixed=False, layout="ab" * 32)
+
+
+class Adder:
+    """A runtime whose step adds one to every weight."""
+
+    def __init__(self, program: bytes) -> None: ...
+
+    def run(self, method: str, inputs: Sequence[Array]) -> tuple[Array, ...]:
+        theta, state = inputs[:2]
+        return np.float32(0.5), theta + 1, state  # type: ignore[return-value]
+
+
+class Store:
+    """Four photos."""
+
+    def __init__(self, folder: Path, spec: ProgramSpec, home: Path) -> None: ...
+
+    def scan(self) -> None: ...
+
+    def snapshot(self) -> Mapping[Modality, CaptureSource]:
+        return {Modality.PHOTO: np.zeros((4, 2), np.uint8)}
+
+
+@pytest.fixture(autouse=True)
+def parts(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Small things in place of a bundle, a runtime and a folder of captures."""
+    bundle = SimpleNamespace(spec=SPEC, program=b"", id="cd" * 32)
+    monkeypatch.setattr("pocketfed.core.bundle.read_bundle", lambda folder: bundle)
+    monkeypatch.setattr("pocketfed.mobile_client.runtime.ExecutorchRuntime", Adder)
+    monkeypatch.setattr(command, "open_captures", Store)
+    before = signal.getsignal(signal.SIGTERM)
+    yield
+    signal.signal(signal.SIGTERM, before)
+
+
+@pytest.fixture
+def flags(tmp_path: Path) -> list[object]:
+    return ["--bundle", tmp_path, "--captures", tmp_path, "--home", tmp_path / "home"]
+
+
+def ask_when_online(server: SuperLink) -> threading.Thread:
+    """Sends an instruction to the first phone that is online, and keeps its answer in the thread's name."""
+    plan = Plan(3, 5, {Modality.PHOTO: 1}, mixed=False, hyper=Hyper())
+    items = instruction_items(plan, weights_to_bytes(np.zeros(3, np.float32)), SPEC.layout)
+
+    def ask() -> None:
+        while not (nodes := server.state.get_nodes(server.run)):
+            time.sleep(0.02)
+        thread.question = server.ask(min(nodes), dict(items))  # type: ignore[attr-defined]
+
+    thread = threading.Thread(target=ask)
+    thread.start()
+    return thread
+
+
+def test_a_phone_answers_a_round_and_ends(
+    flags: list[object], tmp_path: Path, pocketfed: Callable[..., Shown]
+) -> None:
+    server = SuperLink()
+    thread = ask_when_online(server)
+    shown = pocketfed("phone", "--server", server.url, *flags, "--rounds", 1)
+    thread.join()
+    answer: Any = server.answer(thread.question)  # type: ignore[attr-defined]
+    server.stop()
+    assert shown.code == 0, shown.err
+    assert read_update(answer.content["update"]).weights.tolist() == [1.0, 1.0, 1.0]
+    expected = [
+        "is not encrypted",
+        "phone ",
+        "registered as node",
+        "online at",
+        "asked to train",
+        "round 3: learnt",
+    ]
+    for text in [*expected, "answered train"]:
+        assert text in shown.out
+        assert text in (tmp_path / "home" / "log").read_text()
+    assert all(line[2] == ":" for line in shown.out.splitlines())  # each begins with the time
+    assert sorted(path.name for path in (tmp_path / "home").iterdir()) == [
+        "journal", "key", "lock", "log", "node.json",
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize(("sent", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 0)])
+def test_a_phone_that_waits_for_its_server_is_ended_cleanly(
+    sent: signal.Signals, code: int, flags: list[object], pocketfed: Callable[..., Shown]
+) -> None:
+    timer = threading.Timer(1.5, os.kill, (os.getpid(), sent))
+    timer.start()
+    shown = pocketfed("phone", "--server", "http://127.0.0.1:9", *flags)
+    timer.join()
+    assert shown.code == code
+    assert "Start again with the same --home to go on" in shown.out
+    assert "Traceback" not in shown.out + shown.err
+
+
+def test_an_unknown_phone_is_told_how_to_be_enrolled(
+    flags: list[object], pocketfed: Callable[..., Shown]
+) -> None:
+    server = SuperLink(auth=True)
+    shown = pocketfed("phone", "--server", server.url, *flags)
+    server.stop()
+    assert shown.code == 2
+    assert "pocketfed enrol 'ecdsa-sha2-nistp256 " in shown.err
+
+
+@pytest.mark.parametrize(
+    ("given", "expected"),
+    [
+        (["--server", "http://192.0.2.1:8000"], "--insecure"),
+        (["--server", "http://127.0.0.1.phone.test"], "--insecure"),
+        (["--server", "192.0.2.1"], "no address of a server"),
+        (["--server", "https://192.0.2.1:port"], "no address of a server"),
+        (["--server", "ftp://192.0.2.1"], "no address of a server"),
+        (["--server", "https://192.0.2.1", "--ca", "absent.pem"], "absent.pem"),
+        (["--server", "https://192.0.2.1", "--home", "/dev/null"], "/dev/null"),
+    ],
+)
+def test_mistakes_are_one_sentence_and_exit_code_2(
+    given: list[object], expected: str, flags: list[object], pocketfed: Callable[..., Shown]
+) -> None:
+    shown = pocketfed("phone", *flags, *given)
+    assert shown.code == 2
+    assert expected in shown.err
+    assert len(shown.err.strip().splitlines()) == 1
+
+
+def test_a_key_that_others_may_read_is_refused(
+    flags: list[object], tmp_path: Path, pocketfed: Callable[..., Shown]
+) -> None:
+    (tmp_path / "home").mkdir()
+    (tmp_path / "home" / "key").write_text("x")
+    (tmp_path / "home" / "key").chmod(0o644)
+    shown = pocketfed("phone", "--server", "http://127.0.0.1:9", *flags)
+    assert shown.code == 2
+    assert "chmod 600" in shown.err
+
+
+def test_help_teaches(pocketfed: Callable[..., Shown], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COLUMNS", "120")
+    shown = pocketfed("phone", "--help")
+    assert shown.code == 0
+    for flag in (
+        "--server", "--bundle", "--captures", "--home", "--ca", "--policy", "--number", "--heartbeat", "--rounds",
+        "--insecure",
+    ):  # fmt: skip
+        assert flag in shown.out
+
+
+def test_what_a_server_says_cannot_take_over_the_terminal(tmp_path: Path) -> None:
+    console = Console(file=io.StringIO(), width=80)
+    with show_log(console, tmp_path / "log") as log:
+        log.warning("it says [red]%s", "\x1b[2J\nINFO all is well")
+    for text in (console.file.getvalue(), (tmp_path / "log").read_text()):  # type: ignore[attr-defined]
+        assert "it says [red]\ufffd[2J\ufffdINFO all is well" in text
+        assert "\x1b" not in text

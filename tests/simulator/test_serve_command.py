@@ -1,0 +1,133 @@
+"""`pocketfed serve` as a person meets it: every mistake is one clear message and exit code 2."""
+
+import shutil
+import signal
+import socket
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from pocketfed.core.layout import Layout, Role, Slice
+from pocketfed.server.certificates import make_certificates
+from pocketfed.simulator import run_folder
+from pocketfed.simulator.deployment import open_run
+from tests.conftest import Shown
+from tests.simulator.deployed import bundle, settings
+
+
+@pytest.fixture(autouse=True)
+def _signals() -> Iterator[None]:
+    """The command takes them over for good."""
+    before = {name: signal.getsignal(name) for name in (signal.SIGTERM, signal.SIGINT)}
+    yield
+    for name, handler in before.items():
+        signal.signal(name, handler)
+
+
+def without_certificate(folder: Path) -> list[object]:
+    return []
+
+
+def with_too_much(folder: Path) -> list[object]:
+    return ["--insecure", "--cert", "cert.pem", "--key", "key.pem"]
+
+
+def with_half_of_it(folder: Path) -> list[object]:
+    return ["--cert", "cert.pem"]
+
+
+def missing_certificate(folder: Path) -> list[object]:
+    return ["--cert", folder / "absent.pem", "--key", folder / "absent-key.pem"]
+
+
+def anothers_key(folder: Path) -> list[object]:
+    ours, theirs = make_certificates(folder / "ours"), make_certificates(folder / "theirs")
+    return ["--cert", ours.server, "--key", theirs.server_key]
+
+
+def missing_bundle(folder: Path) -> list[object]:
+    return ["--insecure", "--bundle", folder / "absent"]
+
+
+def damaged_bundle(folder: Path) -> list[object]:
+    shutil.copytree(folder / "bundle", folder / "damaged")
+    (folder / "damaged" / "train.pte").write_bytes(b"")
+    return ["--insecure", "--bundle", folder / "damaged"]
+
+
+def another_network(folder: Path) -> list[object]:
+    layout = Layout((Slice("backbone.other", (10,), Role.BACKBONE, 0),))
+    open_run(folder / "state", bundle(folder / "other", settings(2), layout), None, None, lambda text: None)
+    return ["--insecure"]
+
+
+def folder_of_a_simulation(folder: Path) -> list[object]:
+    run_folder.create(folder / "run", settings(2))
+    return ["--insecure", "--state", folder / "run"]
+
+
+def mistakes_in_the_configuration(folder: Path) -> list[object]:
+    (folder / "c.toml").write_text("[deployment]\nquorum = 7\ndeadline = 0\nsmell = 1\n")
+    return ["--insecure", "--config", folder / "c.toml"]
+
+
+def no_configuration(folder: Path) -> list[object]:
+    return ["--insecure", "--config", folder / "absent.toml"]
+
+
+def state_that_is_a_file(folder: Path) -> list[object]:
+    (folder / "file").write_text("")
+    return ["--insecure", "--state", folder / "file"]
+
+
+def damaged_database(folder: Path) -> list[object]:
+    (folder / "state").mkdir()
+    (folder / "state" / "fleet.db").write_bytes(b"no database " * 1000)
+    return ["--insecure"]
+
+
+@pytest.mark.parametrize(
+    ("make", "expected"),
+    [
+        (without_certificate, ["--cert", "--insecure", "pocketfed certs"]),
+        (with_too_much, ["not both"]),
+        (with_half_of_it, ["--cert and --key belong together"]),
+        (missing_certificate, ["absent.pem is no file; make a certificate with: pocketfed certs"]),
+        (anothers_key, ["are no certificate with its key"]),
+        (missing_bundle, ["absent is no bundle"]),
+        (damaged_bundle, ["train.pte is not the file that the manifest describes"]),
+        (another_network, ["belongs to a run of another network", "choose another --state"]),
+        (folder_of_a_simulation, ["is the folder of a simulation", "choose another --state"]),
+        (mistakes_in_the_configuration, ["deployment.quorum", "deployment.deadline", "deployment.smell"]),
+        (no_configuration, ["absent.toml cannot be read"]),
+        (state_that_is_a_file, ["cannot be used", "choose another --state"]),
+        (damaged_database, ["fleet.db cannot be used (file is not a database)", "enrol all phones anew"]),
+    ],
+)
+def test_mistakes_are_one_message_and_exit_code_2(
+    make: Callable[[Path], list[object]],
+    expected: list[str],
+    tmp_path: Path,
+    pocketfed: Callable[..., Shown],
+) -> None:
+    bundle(tmp_path / "bundle", settings(2))
+    usual = ["--bundle", tmp_path / "bundle", "--state", tmp_path / "state", "--port", 0]
+    shown = pocketfed("serve", *usual, *make(tmp_path))
+    assert shown.code == 2, shown.err
+    assert "Traceback" not in shown.err
+    assert "Error: " in shown.err
+    for text in expected:
+        assert text in shown.err
+
+
+def test_a_port_that_is_taken_is_named(tmp_path: Path, pocketfed: Callable[..., Shown]) -> None:
+    made = bundle(tmp_path / "bundle", settings(2))
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        shown = pocketfed(
+            "serve", "--bundle", made, "--state", tmp_path / "state", "--port", port, "--insecure"
+        )
+    assert shown.code == 2
+    assert f"cannot listen at 127.0.0.1:{port}" in shown.err
+    assert "choose another --host or --port" in shown.err
