@@ -213,6 +213,11 @@ def test_every_other_command_names_a_file_or_package_that_exists() -> None:
             continue
         words = shlex.split(re.sub(r"^(\w+=\S+ )+", "", command))  # without settings of the environment
         known = {".venv/bin/uv", "pip", "git", ".", "python", ".venv/bin/python"}
+        known |= {
+            "flower-superlink",
+            "flower-supernode",
+            "flwr",
+        }  # tests/simulator/test_flower_app.py runs these
         assert words[0] in known, command
         if words[0].endswith("python"):
             assert (REPOSITORY / words[1]).exists(), command

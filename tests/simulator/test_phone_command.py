@@ -21,7 +21,6 @@ from pocketfed.core.program_spec import Input, ProgramSpec
 from pocketfed.core.wire import instruction_items, read_update, weights_to_bytes
 from pocketfed.mobile_client.phone import CaptureSource
 from pocketfed.mobile_client.runtime import Array
-from pocketfed.simulator.commands import phone as command
 from pocketfed.simulator.phone_log import show_log
 from tests.conftest import Shown
 from tests.mobile_client.flower.superlink import SuperLink
@@ -42,7 +41,7 @@ class Adder:
 class Store:
     """Four photos."""
 
-    def __init__(self, folder: Path, spec: ProgramSpec, home: Path) -> None: ...
+    def __init__(self, folder: Path, spec: ProgramSpec, home: Path, quota: int, *, own: bool) -> None: ...
 
     def scan(self) -> None: ...
 
@@ -54,9 +53,9 @@ class Store:
 def parts(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """Small things in place of a bundle, a runtime and a folder of captures."""
     bundle = SimpleNamespace(spec=SPEC, program=b"", id="cd" * 32)
-    monkeypatch.setattr("pocketfed.core.bundle.read_bundle", lambda folder: bundle)
+    monkeypatch.setattr("pocketfed.simulator.bundles.open_bundle", lambda path, made, tell: bundle)
     monkeypatch.setattr("pocketfed.mobile_client.runtime.ExecutorchRuntime", Adder)
-    monkeypatch.setattr(command, "open_captures", Store)
+    monkeypatch.setattr("pocketfed.mobile_client.capture_store.CaptureStore", Store)
     before = signal.getsignal(signal.SIGTERM)
     yield
     signal.signal(signal.SIGTERM, before)
@@ -106,7 +105,7 @@ def test_a_phone_answers_a_round_and_ends(
         assert text in (tmp_path / "home" / "log").read_text()
     assert all(line[2] == ":" for line in shown.out.splitlines())  # each begins with the time
     assert sorted(path.name for path in (tmp_path / "home").iterdir()) == [
-        "journal", "key", "lock", "log", "node.json",
+        "journal", "key", "key.pub", "lock", "log", "node.json",
     ]  # fmt: skip
 
 

@@ -44,7 +44,8 @@ def test_a_key_is_made_once_for_its_owner_only(tmp_path: Path) -> None:
     assert load_or_create_key(tmp_path / "key").public_pem == key.public_pem
     assert isinstance(key.private.curve, ec.SECP256R1)
     assert 0 <= key.number < 2**48
-    assert [path.name for path in tmp_path.iterdir()] == ["key"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["key", "key.pub"]
+    assert (tmp_path / "key.pub").read_text().strip() == key.public_openssh
     headers = key.headers(1767225600.5)
     assert headers[TIMESTAMP] == "2026-01-01T00:00:00.500000+00:00"
     public = bytes_to_public_key(base64.b64decode(headers[PUBLIC_KEY]))
