@@ -234,7 +234,7 @@ def test_a_run_goes_on_where_it_stopped(tmp_path: Path) -> None:
     settings = {"bundle": str(bundle.folder), "state": str(tmp_path / "state"), "config": ""}
     superlink = SuperLink()
     with live_phone(superlink.url, 0, bundle, captures[0], tmp_path / "phone", ROUNDS):
-        for rounds in (1, 0):  # 0: as the configuration says
+        for rounds in (1, ROUNDS):
             server_app(superlink.grid, context(run_config={**settings, "rounds": rounds}))
     superlink.stop()
     lines = (tmp_path / "state" / "metrics.jsonl").read_text().splitlines()
