@@ -165,7 +165,7 @@ def faulty_run(tmp_path_factory: pytest.TempPathFactory) -> list[Outcome]:
     everybody = HONEST + len(FAULTS)
     with ExitStack() as stack:
         patched = stack.enter_context(pytest.MonkeyPatch.context())
-        patched.setattr(fleet_grid, "UPLOAD_PATIENCE", 2.0)
+        patched.setattr(fleet_grid, "UPLOAD_PATIENCE", 10.0)
         fleet, url = stack.enter_context(serving(folder))
         stack.enter_context(phones(url, folder, HONEST))
         for number, (misdeed, _, _) in enumerate(FAULTS.values(), start=10):
