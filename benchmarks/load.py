@@ -36,7 +36,7 @@ from pocketfed.mobile_client.flower.membership import Membership
 from pocketfed.mobile_client.flower.objects import Records
 from pocketfed.mobile_client.flower.task import Task
 from pocketfed.server.certificates import make_certificates
-from pocketfed.server.flower_private import Fleet as Enrolment
+from pocketfed.server.enrolment import open_fleet
 
 POLL = Pace(first=0.2, most=2.0)
 """Phones of a load test are more eager than real ones, and cost the server more."""
@@ -83,7 +83,7 @@ def main(
         folder = Path(name)
         make_certificates(folder / "certs", ["127.0.0.1"])
         keys = [PhoneKey(ec.generate_private_key(ec.SECP256R1())) for _ in range(phones)]
-        enrolment = Enrolment(folder / "state" / "fleet.db", 0)
+        enrolment = open_fleet(folder / "state")
         for number, key in enumerate(keys):
             enrolment.register(key.public_pem, f"phone {number}")
         times: dict[str, list[float]] = defaultdict(list)
@@ -177,4 +177,6 @@ def _taken(pid: int) -> tuple[float, float]:
 
 
 if __name__ == "__main__":
-    typer.run(main)
+    app = typer.Typer(pretty_exceptions_enable=False)
+    app.command()(main)
+    app()
