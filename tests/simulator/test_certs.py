@@ -14,7 +14,7 @@ def test_it_says_what_it_made_and_what_comes_next(tmp_path: Path, pocketfed: Cal
         assert (folder / name).exists()
         assert str(folder / name) in shown.out
     assert (
-        f"pocketfed serve --tls-cert {folder / 'server.pem'} --tls-key {folder / 'server-key.pem'}"
+        f"pocketfed serve --bundle BUNDLE --cert {folder / 'server.pem'} --key {folder / 'server-key.pem'}"
         in shown.out
     )
 
