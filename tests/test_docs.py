@@ -181,7 +181,7 @@ def test_a_deployment(captures: Path, tmp_path: Path, monkeypatch: pytest.Monkey
     finally:
         for process in started:
             process.kill()
-            process.wait()
+            process.communicate()  # waits, and closes the pipe
     assert "All 1 rounds are finished" in said
     assert (tmp_path / "server" / "checkpoints" / "round-00001.safetensors").exists()
     assert run(["enrol", "--state", "server"], monkeypatch) == 0
