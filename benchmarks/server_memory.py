@@ -15,7 +15,7 @@ from flwr.clientapp import ClientApp
 from pocketfed.core.hyper import Hyper
 from pocketfed.core.layout import Layout, Role, Slice
 from pocketfed.core.plan import PhoneStatus, Plan, Update
-from pocketfed.server.aggregators import build_aggregator
+from pocketfed.server.aggregators import GlobalModel, build_aggregator
 from pocketfed.server.app import build_server_app
 from pocketfed.server.messages import introduce, pack_update, unpack_instruction
 from pocketfed.server.outcome import Outcome, RoundWatcher
@@ -62,7 +62,7 @@ def measure(phones: int) -> tuple[float, float]:
     layout = Layout((Slice("backbone.w", (SIZE,), Role.BACKBONE, 0),))
     rounds = Rounds(layout, build_aggregator("fedavg"), lambda r: Plan(r, 0, {}, False, Hyper()), seed=0)
     start = np.full(SIZE, 100, dtype=np.float32)
-    server = build_server_app(rounds, start, (1, 2), Roster(), counter, phones)
+    server = build_server_app(rounds, GlobalModel(start), (1, 2), Roster(), counter, phones)
     with InProcessGrid(functools.partial(trivial_phone), phones, workers=2) as grid:
         server(grid, Context(run_id=1, node_id=1, node_config={}, state=RecordDict(), run_config={}))
     if counter.phones != [phones, phones]:

@@ -11,7 +11,15 @@ from numpy.typing import NDArray
 from pocketfed.core.errors import ConfigError
 from pocketfed.core.layout import Layout, Role, Slice
 from pocketfed.core.plan import Update
-from pocketfed.server.aggregators import AGGREGATORS, Aggregator, Broadcast, FedAvg, LDawa, build_aggregator
+from pocketfed.server.aggregators import (
+    AGGREGATORS,
+    Aggregator,
+    Broadcast,
+    FedAvg,
+    LDawa,
+    build_aggregator,
+    register,
+)
 
 Vector = NDArray[np.float32]
 
@@ -27,7 +35,7 @@ def fold(rule: Aggregator[Any], begun: Broadcast, updates: list[Update]) -> Vect
     state = rule.start(begun)
     for update in updates:
         state = rule.add(state, update)
-    return rule.finish(state)
+    return rule.finish(state).weights
 
 
 def tree(rule: Aggregator[Any], begun: Broadcast, updates: list[Update], cut: int) -> Vector:
@@ -37,7 +45,7 @@ def tree(rule: Aggregator[Any], begun: Broadcast, updates: list[Update], cut: in
         for update in part:
             state = rule.add(state, update)
         parts.append(state)
-    return rule.finish(rule.merge(*parts))
+    return rule.finish(rule.merge(*parts)).weights
 
 
 def random_case(
@@ -179,7 +187,7 @@ class TestLDawa:
     def test_layers_of_zeros_stay_finite(self, normalise: bool) -> None:
         begun = Broadcast(np.zeros(4, dtype=np.float32), layout_of([4]), 9)
         w = np.ones(4, dtype=np.float32)
-        assert np.array_equal(fold(LDawa(normalise), begun, [Update(w, 1)]), w)
+        assert np.array_equal(fold(LDawa(normalise=normalise), begun, [Update(w, 1)]), w)
 
 
 def test_folds_of_different_rounds_do_not_merge() -> None:
@@ -191,4 +199,23 @@ def test_folds_of_different_rounds_do_not_merge() -> None:
 
 def test_an_unknown_name_lists_the_known_ones() -> None:
     with pytest.raises(ConfigError, match="fedavg, ldawa"):
-        build_aggregator("median")
+        build_aggregator("mode")
+
+
+def test_settings_are_checked_all_at_once() -> None:
+    assert build_aggregator("ldawa", {"warmup": 0}) == LDawa(warmup=0)
+    assert build_aggregator("ldawa-normalised") == LDawa(normalise=True)
+    with pytest.raises(ConfigError) as caught:
+        build_aggregator("ldawa", {"warmup": -1, "normalise": "perhaps", "alpha": 1})
+    assert [problem.partition(":")[0] for problem in caught.value.problems] == [
+        "alpha",
+        "warmup",
+        "normalise",
+    ]
+    assert "it has: normalise, warmup" in caught.value.problems[0]
+    assert "(got -1)" in caught.value.problems[1]
+
+
+def test_what_is_registered_is_a_dataclass() -> None:
+    with pytest.raises(TypeError, match="no dataclass"):
+        register("odd", lambda: FedAvg())

@@ -1,5 +1,6 @@
 """Checkpoints come back whole, and a bad one is named."""
 
+import dataclasses
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +29,8 @@ from pocketfed.server.checkpoint import (
 
 LAYOUT = Layout((Slice("backbone.w", (2, 3), Role.BACKBONE, 0),))
 
+MEMORY = {"momentum": np.linspace(0, 2, 5, dtype=np.float32)}
+
 
 def checkpoint(round_number: int) -> Checkpoint:
     weights = np.linspace(0, 1, 6, dtype=np.float32)
@@ -39,6 +42,14 @@ def test_round_trip(tmp_path: Path) -> None:
     again = load_checkpoint(path)
     assert np.array_equal(again.weights, checkpoint(3).weights)
     assert (again.round, again.seed, again.layout, again.record) == (3, 42, LAYOUT, checkpoint(3).record)
+    assert again.memory == {}
+
+
+def test_what_a_rule_keeps_comes_back(tmp_path: Path) -> None:
+    memory = {"first": np.arange(6, dtype=np.float32), "second": np.ones((), np.float32)}
+    again = load_checkpoint(save_checkpoint(tmp_path, dataclasses.replace(checkpoint(3), memory=memory)))
+    assert again.model.memory.keys() == memory.keys()
+    assert all(np.array_equal(again.model.memory[name], kept) for name, kept in memory.items())
 
 
 def test_the_newest_is_found_by_number(tmp_path: Path) -> None:
@@ -55,7 +66,7 @@ def test_no_bit_changes_unnoticed(tmp_path_factory: pytest.TempPathFactory, data
     folder = tmp_path_factory.mktemp("flip")
     statuses = {2**63 + 1: PhoneStatus(3, {Modality.PHOTO: 2}, 7, True, "1.2", "ab")}
     whole = checkpoint(3)
-    path = save_checkpoint(folder, Checkpoint(3, 42, whole.weights, LAYOUT, whole.record, statuses))
+    path = save_checkpoint(folder, Checkpoint(3, 42, whole.weights, LAYOUT, whole.record, statuses, MEMORY))
     content = bytearray(path.read_bytes())
     content[data.draw(st.integers(0, len(content) - 1))] ^= 1 << data.draw(st.integers(0, 7))
     path.write_bytes(content)
@@ -66,6 +77,7 @@ def test_no_bit_changes_unnoticed(tmp_path_factory: pytest.TempPathFactory, data
     assert np.array_equal(again.weights, whole.weights)
     assert (again.round, again.seed, again.layout, again.record) == (3, 42, LAYOUT, whole.record)
     assert again.statuses == statuses
+    assert np.array_equal(again.memory["momentum"], MEMORY["momentum"])
 
 
 def test_a_file_without_a_hash_is_an_older_one(tmp_path: Path) -> None:

@@ -19,7 +19,7 @@ from pocketfed.mobile_client.flower.fleet import Fleet as Server
 from pocketfed.mobile_client.flower.objects import Records
 from pocketfed.mobile_client.flower.task import Answer, Failure, Question
 from pocketfed.server import fleet_grid
-from pocketfed.server.aggregators import FedAvg
+from pocketfed.server.aggregators import FedAvg, GlobalModel
 from pocketfed.server.fleet_grid import FleetGrid
 from pocketfed.server.outcome import Kind, Outcome, RoundWatcher
 from pocketfed.server.roster import Roster
@@ -61,10 +61,10 @@ def decisions(**terms: Any) -> Rounds:
 def test_a_round_over_the_wire_takes_eight_calls_a_phone(tmp_path: Path) -> None:
     outcomes = Outcomes()
     with serving(tmp_path) as (fleet, url), phones(url, tmp_path, HONEST) as callers:
-        weights = run_rounds(FleetGrid(fleet), decisions(), Roster(), START, range(1, 5), outcomes)
+        model = run_rounds(FleetGrid(fleet), decisions(), Roster(), GlobalModel(START), range(1, 5), outcomes)
         calls = [dict(caller.count) for caller in callers]
     assert [outcome.phones for outcome in outcomes.all] == [3, 3, 3, 3]
-    assert np.allclose(weights, START + 4 * 2)
+    assert np.allclose(model.weights, START + 4 * 2)
     for count in calls:
         # Besides asking for work: four rounds and the question who this phone is.
         assert count["pull-object"] <= 2 * 4
@@ -172,12 +172,12 @@ def faulty_run(tmp_path_factory: pytest.TempPathFactory) -> list[Outcome]:
             stack.enter_context(rogue(url, number, misdeed))
         grid, roster = FleetGrid(fleet), Roster()
         decided = decisions(minimum=everybody, deadline=120.0)
-        weights = run_rounds(grid, decided, roster, START, (1,), outcomes)
+        model = run_rounds(grid, decided, roster, GlobalModel(START), (1,), outcomes)
         run_rounds(
             grid,
             dataclasses.replace(decided, terms=decisions(deadline=30.0).terms),
             roster,
-            weights,
+            model,
             (2,),
             outcomes,
         )
@@ -220,8 +220,8 @@ def test_a_slow_phone_is_refused_or_counts_in_the_next_round(tmp_path: Path) -> 
             fleet, url = stack.enter_context(serving(folder))
             stack.enter_context(phones(url, folder, HONEST))
             stack.enter_context(rogue(url, 9, keeps, bad_round=1))
-            grid, roster = FleetGrid(fleet, keep_late=late == "count"), Roster()
-            run_rounds(grid, decisions(minimum=4, deadline=3.0, late=late), roster, START, (1,), outcomes)
-            run_rounds(grid, decisions(deadline=8.0, late=late), roster, START, (2,), outcomes)
+            grid, roster, begin = FleetGrid(fleet, keep_late=late == "count"), Roster(), GlobalModel(START)
+            run_rounds(grid, decisions(minimum=4, deadline=3.0, late=late), roster, begin, (1,), outcomes)
+            run_rounds(grid, decisions(deadline=8.0, late=late), roster, begin, (2,), outcomes)
         assert outcomes.all[0].phones == 3
         assert outcomes.all[1].phones == (4 if late == "count" else 3)

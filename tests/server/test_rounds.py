@@ -14,7 +14,7 @@ from pocketfed.core.hyper import Hyper
 from pocketfed.core.plan import Plan
 from pocketfed.core.wire import DECLINED
 from pocketfed.server import rounds as rounds_module
-from pocketfed.server.aggregators import FedAvg
+from pocketfed.server.aggregators import FedAvg, GlobalModel
 from pocketfed.server.messages import pack_update, unpack_update
 from pocketfed.server.outcome import Failure, Kind, Outcome, RoundWatcher
 from pocketfed.server.roster import Roster
@@ -52,8 +52,8 @@ def play(
 ) -> tuple[Diary, NDArray[np.float32]]:
     diary = Diary()
     decided = Rounds(LAYOUT, FedAvg(), lambda r: Plan(r, 0, {}, False, Hyper()), seed=0, terms=terms)
-    weights = run_rounds(grid, decided, roster or Roster(), START, range(1, rounds + 1), diary)
-    return diary, weights
+    model = run_rounds(grid, decided, roster or Roster(), GlobalModel(START), range(1, rounds + 1), diary)
+    return diary, model.weights
 
 
 def kinds(outcome: Outcome) -> dict[int, Kind]:
@@ -152,10 +152,10 @@ def test_late_answers_are_refused_or_counted_by_choice() -> None:
         decided = Rounds(
             LAYOUT, FedAvg(), lambda r: Plan(r, 0, {}, False, Hyper()), 0, Terms(late=late, in_order=False)
         )
-        weights = run_rounds(grid, decided, roster, START, [2], diary)
+        model = run_rounds(grid, decided, roster, GlobalModel(START), [2], diary)
         assert diary.outcomes[0].phones == phones
         assert kinds(diary.outcomes[0]) == kind
-        assert np.allclose(weights, START + (1 if late == "refuse" else 2))
+        assert np.allclose(model.weights, START + (1 if late == "refuse" else 2))
 
 
 def test_a_second_answer_of_a_phone_counts_for_nothing() -> None:
@@ -185,6 +185,6 @@ def test_stopping_in_mid_round_leaves_the_round_undone() -> None:
 
     grid.train[101] = last_words
     decided = Rounds(LAYOUT, FedAvg(), lambda r: Plan(r, 0, {}, False, Hyper()), 0, Terms())
-    weights = run_rounds(grid, decided, Roster(), START, [1, 2], diary, stopping)
+    model = run_rounds(grid, decided, Roster(), GlobalModel(START), [1, 2], diary, stopping)
     assert diary.outcomes == []
-    assert np.array_equal(weights, START)
+    assert np.array_equal(model.weights, START)

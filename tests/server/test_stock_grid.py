@@ -12,6 +12,7 @@ import pytest
 from flwr.app import Message
 
 from pocketfed.core.errors import NoPhonesError
+from pocketfed.server.aggregators import GlobalModel
 from pocketfed.server.messages import ask_status
 from pocketfed.server.outcome import Kind
 from pocketfed.server.roster import Roster
@@ -66,11 +67,11 @@ def test_a_fault_costs_that_phones_update_only(tmp_path: Path, superlink: SuperL
         stack.enter_context(phones(superlink.url, tmp_path, HONEST))
         stack.enter_context(rogue(superlink.url, 9, misdeed))
         decided = decisions(minimum=HONEST + 1, deadline=4.0, quorum=0.5)
-        weights = run_rounds(grid, decided, Roster(), START, (1, 2), outcomes)
+        model = run_rounds(grid, decided, Roster(), GlobalModel(START), (1, 2), outcomes)
     assert [outcome.phones for outcome in outcomes.all] == [4, 3]
     assert [(failure.phone, failure.kind) for failure in outcomes.all[1].failures] == [(9, STOCK[fault])]
     assert outcomes.all[1].seconds < 6
-    assert np.allclose(weights, START + 4 + 2)
+    assert np.allclose(model.weights, START + 4 + 2)
 
 
 def test_a_round_ends_when_enough_have_answered(tmp_path: Path, superlink: SuperLink) -> None:
@@ -81,7 +82,7 @@ def test_a_round_ends_when_enough_have_answered(tmp_path: Path, superlink: Super
         stack.enter_context(phones(superlink.url, tmp_path, HONEST))
         stack.enter_context(rogue(superlink.url, 9, FAULTS["killed after pull"][0]))
         decided = decisions(minimum=4, participation=0.75, over_selection=0.3, deadline=600.0)
-        run_rounds(grid, decided, Roster(), START, (1, 2), outcomes)
+        run_rounds(grid, decided, Roster(), GlobalModel(START), (1, 2), outcomes)
     assert [outcome.phones for outcome in outcomes.all] == [3, 3]
     assert outcomes.all[1].seconds < 60
 
@@ -92,7 +93,7 @@ def test_a_round_waits_for_the_minimum_and_not_for_ever(tmp_path: Path, superlin
         phones(superlink.url, tmp_path, 1),
         pytest.raises(NoPhonesError, match="1 of 2 phones came within 3 seconds"),
     ):
-        run_rounds(grid, decisions(minimum=2, patience=3.0), Roster(), START, (1,), Outcomes())
+        run_rounds(grid, decisions(minimum=2, patience=3.0), Roster(), GlobalModel(START), (1,), Outcomes())
 
 
 class Stuck(ScriptedGrid):

@@ -20,6 +20,7 @@ from pocketfed.core import bundle as core_bundle
 from pocketfed.core.errors import ConfigError, RunFolderError, UserError
 from pocketfed.core.layout import Layout, Role, Slice
 from pocketfed.server import checkpoint as checkpoints
+from pocketfed.server.aggregators import GlobalModel
 from pocketfed.server.checkpoint import load_checkpoint, newest, path_of, saved_rounds
 from pocketfed.server.flower_private import DatabaseError, Fleet
 from pocketfed.server.outcome import Kind, Outcome
@@ -122,7 +123,7 @@ def test_a_crash_at_any_write_of_a_first_start_leaves_a_folder_that_can_be_start
 
 
 def outcome(round_number: int) -> Outcome:
-    return Outcome(round_number, START + np.float32(round_number), {}, 3, (), 0, 0, 0.1)
+    return Outcome(round_number, GlobalModel(START + np.float32(round_number)), {}, 3, (), 0, 0, 0.1)
 
 
 @pytest.mark.parametrize("after", [False, True])

@@ -25,7 +25,7 @@ from pocketfed.mobile_client.flower.key import PhoneKey
 from pocketfed.mobile_client.flower.objects import Records
 from pocketfed.mobile_client.flower.task import Answer, Question
 from pocketfed.server import fleet_grid
-from pocketfed.server.aggregators import FedAvg
+from pocketfed.server.aggregators import FedAvg, GlobalModel
 from pocketfed.server.fleet_grid import FleetGrid
 from pocketfed.server.outcome import Kind
 from pocketfed.server.roster import Roster
@@ -173,7 +173,8 @@ def refusals(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
     terms = Terms(minimum=1, deadline=20.0, in_order=False)
     rounds = Rounds(LAYOUT, FedAvg(), lambda r: Plan(r, 0, {}, False, Hyper()), seed=0, terms=terms)
     with serving(folder) as (server, url), rogue(url, 9, misdeed, bad_round=1):
-        found["weights"] = run_rounds(FleetGrid(server), rounds, Roster(), START, (1, 2), diary)
+        model = run_rounds(FleetGrid(server), rounds, Roster(), GlobalModel(START), (1, 2), diary)
+    found["weights"] = model.weights
     found["objects"] = len(server._objects)
     found["phones"] = [outcome.phones for outcome in diary.outcomes]
     return found
@@ -235,7 +236,7 @@ def test_an_upload_that_is_under_way_when_its_round_ends_is_freed(tmp_path: Path
                 phone.go_on()
 
         threading.Thread(target=let_go, daemon=True).start()
-        run_rounds(grid, rounds, Roster(), START, (1,), diary)
+        run_rounds(grid, rounds, Roster(), GlobalModel(START), (1,), diary)
         assert [outcome.phones for outcome in diary.outcomes] == [3]
         assert not any(failure.kind is Kind.SILENT for failure in diary.outcomes[0].failures)
         wait_for(lambda: len(server._objects) == 0, "everything is freed", 5)
@@ -257,7 +258,7 @@ def test_an_answer_that_expires_before_the_server_looks_is_freed(
     terms = Terms(deadline=20.0, in_order=False)
     rounds = Rounds(LAYOUT, FedAvg(), lambda r: Plan(r, 0, {}, False, Hyper()), seed=0, terms=terms)
     with serving(tmp_path) as (server, url), rogue(url, 9, is_late, bad_round=1):
-        run_rounds(FleetGrid(server), rounds, Roster(), START, (1,), diary)
+        run_rounds(FleetGrid(server), rounds, Roster(), GlobalModel(START), (1,), diary)
         assert [failure.kind for failure in diary.outcomes[0].failures] == [Kind.SILENT]
         assert len(server._objects) == 0
 

@@ -17,7 +17,7 @@ from flwr.serverapp import Grid
 from pocketfed.core.hyper import Hyper
 from pocketfed.core.layout import Layout, Role, Slice
 from pocketfed.core.plan import PhoneStatus, Plan, Update
-from pocketfed.server.aggregators import FedAvg
+from pocketfed.server.aggregators import FedAvg, GlobalModel
 from pocketfed.server.app import build_server_app
 from pocketfed.server.messages import introduce, pack_update, unpack_instruction
 from pocketfed.server.outcome import Outcome, RoundWatcher
@@ -107,7 +107,7 @@ def run(faults: dict[int, str], phones: int = 5, rounds: int = 3, patience: floa
     terms = Terms(deadline=patience)
     decisions = Rounds(LAYOUT, FedAvg(), lambda r: Plan(r, 0, {}, False, Hyper()), seed=0, terms=terms)
     start = np.full(SIZE, 100, dtype=np.float32)
-    server = build_server_app(decisions, start, range(1, rounds + 1), Roster(), recorder, phones)
+    server = build_server_app(decisions, GlobalModel(start), range(1, rounds + 1), Roster(), recorder, phones)
     with InProcessGrid(functools.partial(phones_that, faults), phones, workers=2) as grid:
         server(grid, Context(run_id=1, node_id=1, node_config={}, state=RecordDict(), run_config={}))
     return recorder.outcomes

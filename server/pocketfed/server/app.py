@@ -3,11 +3,10 @@
 import logging
 from collections.abc import Callable, Iterable
 
-import numpy as np
 from flwr.app import Context
 from flwr.serverapp import Grid, ServerApp
-from numpy.typing import NDArray
 
+from pocketfed.server.aggregators import GlobalModel
 from pocketfed.server.outcome import RoundWatcher
 from pocketfed.server.roster import Roster, call_roll
 from pocketfed.server.rounds import run_rounds
@@ -16,18 +15,18 @@ from pocketfed.server.terms import Rounds
 
 def build_server_app(
     rounds: Rounds,
-    weights: NDArray[np.float32],
+    model: GlobalModel,
     numbers: Iterable[int],
     roster: Roster,
     watcher: RoundWatcher,
     phones: int = 0,
     stopping: Callable[[], bool] = lambda: False,
 ) -> ServerApp:
-    """A server that runs the rounds of these numbers from `weights` (float32 [layout.size]).
+    """A server that runs the rounds of these numbers from `model`.
 
     Args:
         rounds: what the server decides.
-        weights: to begin with.
+        model: to begin with.
         numbers: of the rounds to run.
         roster: who is there.
         watcher: is told of everything; persists finished rounds.
@@ -43,6 +42,6 @@ def build_server_app(
     def main(grid: Grid, context: Context) -> None:
         if phones:
             call_roll(grid, roster, phones)
-        run_rounds(grid, rounds, roster, weights, numbers, watcher, stopping)
+        run_rounds(grid, rounds, roster, model, numbers, watcher, stopping)
 
     return app

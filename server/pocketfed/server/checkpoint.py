@@ -18,8 +18,11 @@ from pocketfed.core.errors import RunFolderError
 from pocketfed.core.layout import Layout
 from pocketfed.core.plan import PhoneStatus
 from pocketfed.core.wire import read_status, status_items
+from pocketfed.server.aggregators import GlobalModel, Memory
 
 FORMAT = "1"
+WEIGHTS, MEMORY = "weights", "memory."
+"""Names of tensors; the rule's own follow the prefix."""
 
 
 @dataclass(frozen=True)
@@ -33,6 +36,7 @@ class Checkpoint:
         layout: of the weights.
         record: what is known of the round, as in `metrics.jsonl`.
         statuses: what phones said of themselves, by Flower's node id; empty where phones are emulated.
+        memory: what the aggregation rule keeps from round to round.
     """
 
     round: int
@@ -41,6 +45,12 @@ class Checkpoint:
     layout: Layout
     record: dict[str, Any]
     statuses: Mapping[int, PhoneStatus] = field(default_factory=dict)
+    memory: Memory = field(default_factory=dict)
+
+    @property
+    def model(self) -> GlobalModel:
+        """To go on from."""
+        return GlobalModel(self.weights, self.memory)
 
 
 def path_of(folder: Path, round_number: int) -> Path:
@@ -59,17 +69,22 @@ def save_checkpoint(folder: Path, checkpoint: Checkpoint) -> Path:
         "record": json.dumps(checkpoint.record),
         "statuses": json.dumps({node: status_items(s) for node, s in checkpoint.statuses.items()}),
     }
-    metadata["sha256"] = _digest(metadata, checkpoint.weights)
+    tensors = {WEIGHTS: checkpoint.weights}
+    tensors |= {MEMORY + name: np.asarray(kept, order="C") for name, kept in checkpoint.memory.items()}
+    metadata["sha256"] = _digest(metadata, tensors)
     path = path_of(folder, checkpoint.round)
-    write_atomically(path, save({"weights": checkpoint.weights}, metadata=metadata))
+    write_atomically(path, save(tensors, metadata=metadata))
     return path
 
 
-def _digest(metadata: Mapping[str, str], weights: NDArray[Any]) -> str:
+def _digest(metadata: Mapping[str, str], tensors: Mapping[str, NDArray[Any]]) -> str:
     """SHA-256 (hex) of all that a checkpoint says; safetensors itself notices no changed bit in a tensor."""
     told = json.dumps(sorted(item for item in metadata.items() if item[0] != "sha256"))
     digest = hashlib.sha256(told.encode())
-    digest.update(weights.tobytes())
+    for name in (WEIGHTS, *sorted(tensors.keys() - {WEIGHTS})):
+        if name != WEIGHTS:  # whose shape and dtype are checked, and which older files have alone
+            digest.update(f"{name} {tensors[name].dtype} {tensors[name].shape}".encode())
+        digest.update(tensors[name].tobytes())
     return digest.hexdigest()
 
 
@@ -81,15 +96,17 @@ def load_checkpoint(path: Path) -> Checkpoint:
     """
     try:
         with safe_open(path, framework="numpy") as file:
-            metadata, weights = file.metadata() or {}, file.get_tensor("weights")
+            metadata, tensors = file.metadata() or {}, {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+            weights = tensors[WEIGHTS]
     except (
         OSError,
         SafetensorError,
         AttributeError,
+        KeyError,
         TypeError,
     ) as error:  # the latter: a dtype without numpy
         raise RunFolderError(f"{path} cannot be read ({error})") from error
-    if metadata.get("sha256") not in (None, _digest(metadata, weights)):  # older files have none
+    if metadata.get("sha256") not in (None, _digest(metadata, tensors)):  # older files have none
         raise RunFolderError(f"{path} is damaged (its hash is wrong)")
     if metadata.get("format") != FORMAT:
         raise RunFolderError(
@@ -111,7 +128,8 @@ def load_checkpoint(path: Path) -> Checkpoint:
         raise RunFolderError(
             f"{path} does not hold {layout.size} float32 weights; the file is damaged or foreign"
         )
-    return Checkpoint(round_number, seed, weights, layout, record, statuses)
+    memory = {name.removeprefix(MEMORY): kept for name, kept in tensors.items() if name.startswith(MEMORY)}
+    return Checkpoint(round_number, seed, weights, layout, record, statuses, memory)
 
 
 def saved_rounds(folder: Path) -> list[Path]:

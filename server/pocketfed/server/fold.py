@@ -71,7 +71,7 @@ class Fold:
         """What the round came to; the fold is over."""
         return Outcome(
             round=self._begun.round,
-            weights=self._aggregator.finish(self._state),
+            model=self._aggregator.finish(self._state),
             loss={
                 modality: total / examples
                 for modality, (total, examples) in sorted(self._losses.items())

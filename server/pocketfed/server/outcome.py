@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pocketfed.core.modality import Modality
+from pocketfed.server.aggregators import GlobalModel
 
 
 class Kind(StrEnum):
@@ -45,7 +46,7 @@ class Outcome:
 
     Attributes:
         round: from 1.
-        weights: the new global weights, float32 [p].
+        model: the new global model.
         loss: mean over the accepted updates, by modality, weighted by its captures.
         phones: how many updates were folded.
         failures: the phones whose updates were not.
@@ -56,7 +57,7 @@ class Outcome:
     """
 
     round: int
-    weights: NDArray[np.float32]
+    model: GlobalModel
     loss: Mapping[Modality, float]
     phones: int
     failures: tuple[Failure, ...]
@@ -66,10 +67,15 @@ class Outcome:
     phases: Mapping[str, float] = field(default_factory=dict)
     attempt: int = 0
 
+    @property
+    def weights(self) -> NDArray[np.float32]:
+        """The new global weights, float32 [p]."""
+        return self.model.weights
+
     @staticmethod
     def untrained(weights: NDArray[np.float32]) -> "Outcome":
         """Round 0: nobody was asked."""
-        return Outcome(0, weights, {}, 0, (), 0, 0, 0.0)
+        return Outcome(0, GlobalModel(weights), {}, 0, (), 0, 0, 0.0)
 
 
 class RoundWatcher(Protocol):

@@ -12,12 +12,10 @@ import math
 import time
 from collections.abc import Callable, Iterable, Mapping
 
-import numpy as np
 from flwr.serverapp import Grid
-from numpy.typing import NDArray
 
 from pocketfed.core.errors import NoPhonesError
-from pocketfed.server.aggregators import Broadcast
+from pocketfed.server.aggregators import Broadcast, GlobalModel
 from pocketfed.server.exchange import Clock, exchange
 from pocketfed.server.outcome import Failure, Outcome, RoundWatcher
 from pocketfed.server.roster import Roster
@@ -31,37 +29,36 @@ def run_rounds(
     grid: Grid,
     rounds: Rounds,
     roster: Roster,
-    weights: NDArray[np.float32],
+    model: GlobalModel,
     numbers: Iterable[int],
     watcher: RoundWatcher,
     stopping: Callable[[], bool] = lambda: False,
-) -> NDArray[np.float32]:
+) -> GlobalModel:
     """Run rounds one after another.
 
     Args:
         grid: carries messages.
         rounds: what the server decides.
         roster: who is there.
-        weights: to begin with, float32 [layout.size].
+        model: to begin with.
         numbers: of the rounds, rising.
         watcher: is told of everything; persists finished rounds.
         stopping: asked between rounds and while waiting.
 
     Returns:
-        The weights after the last finished round.
+        The model after the last finished round.
 
     Raises:
         NoPhonesError: too few phones came, or too few of them answered, again and again.
     """
     for number in numbers:
-        outcome = _until_it_counts(
-            grid, rounds, roster, Broadcast(weights, rounds.layout, number), watcher, stopping
-        )
+        begun = Broadcast(model.weights, rounds.layout, number, model.memory)
+        outcome = _until_it_counts(grid, rounds, roster, begun, watcher, stopping)
         if outcome is None:
             break
-        weights = outcome.weights
+        model = outcome.model
         watcher.finished(outcome)
-    return weights
+    return model
 
 
 def _until_it_counts(

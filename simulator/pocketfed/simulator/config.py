@@ -13,7 +13,7 @@ from pocketfed.core.errors import ConfigError
 from pocketfed.core.modality import Modality
 from pocketfed.core.optimisers import OPTIMISERS, SGD
 from pocketfed.core.plugins import load_plugins
-from pocketfed.server.aggregators import AGGREGATORS
+from pocketfed.server.aggregators import AGGREGATORS, build_aggregator
 
 Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 NotNegative = Annotated[float, Field(ge=0, allow_inf_nan=False)]
@@ -139,7 +139,8 @@ class DeploymentConfig(Section):
 class Config(Section):
     """A run. `format` is the version of this very schema; a run folder of another one is refused.
 
-    `plugins` are Python files that register backbones; every process of the run imports them.
+    `aggregation` holds settings of the aggregator, which differ from rule to rule; see docs/aggregation.md.
+    `plugins` are Python files that register backbones or aggregators; every process of the run imports them.
     `allow_portable` accepts a network of which some operators run as slow portable kernels.
     """
 
@@ -147,6 +148,7 @@ class Config(Section):
     rounds: Count = 10
     seed: Annotated[int, Field(ge=0, le=2**32 - 1)] = 0
     aggregator: str = "fedavg"
+    aggregation: dict[str, Any] = Field(default_factory=dict)
     runtime: Literal["executorch", "torch"] = "executorch"
     engine: Literal["inprocess", "ray"] = "inprocess"
     ray_address: str | None = None
@@ -213,12 +215,27 @@ def build_config(values: Mapping[str, Any]) -> Config:
     """
     if isinstance(plugins := values.get("plugins"), (list, tuple)):
         load_plugins([Path(str(plugin)) for plugin in plugins])
+    problems: list[str] = []
     try:
-        return Config.model_validate(values)
+        config = Config.model_validate(values)
     except ValidationError as error:
         # A default that waits for a value which is itself a mistake is no mistake of its own.
-        problems = [p for p in error.errors() if p["type"] != "default_factory_not_called"]
-        raise ConfigError([_sentence(problem) for problem in problems]) from error
+        problems += [_sentence(p) for p in error.errors() if p["type"] != "default_factory_not_called"]
+    problems += _aggregation_problems(values)
+    if problems:
+        raise ConfigError(problems)
+    return config
+
+
+def _aggregation_problems(values: Mapping[str, Any]) -> list[str]:
+    name, settings = values.get("aggregator", "fedavg"), values.get("aggregation", {})
+    if name not in AGGREGATORS or not isinstance(settings, Mapping):
+        return []  # a mistake that is said already
+    try:
+        build_aggregator(name, settings)
+    except ConfigError as error:
+        return [f"aggregation.{problem}" for problem in error.problems]
+    return []
 
 
 def to_toml(config: Config) -> str:

@@ -58,7 +58,7 @@ def rounds_of(config: Config, bundle: Bundle) -> Rounds:
     wanted = config.deployment
     return Rounds(
         layout=bundle.read_layout(),
-        aggregator=build_aggregator(config.aggregator),
+        aggregator=build_aggregator(config.aggregator, config.aggregation),
         plan=lambda number: plan_of(config, number),
         seed=config.seed,
         terms=Terms(
@@ -213,13 +213,13 @@ class Keeper(ServerWatcher):
 
     Attributes:
         round: the last finished one.
-        weights: after it, float32 [p].
+        model: after it.
         problem: why that round is not on disk, or None.
     """
 
     def __init__(self, run: Run, roster: Roster, watcher: ServerWatcher) -> None:
         self._run, self._roster, self._watcher = run, roster, watcher
-        self.round, self.weights = run.last.round, run.last.weights
+        self.round, self.model = run.last.round, run.last.model
         self.problem: str | None = None
         self._records = run_folder.read_metrics(run.folder, run.last.round)
         if not self._records or self._records[-1]["round"] < run.last.round:
@@ -243,7 +243,7 @@ class Keeper(ServerWatcher):
     def finished(self, outcome: Outcome) -> None:
         """Persist a round; on a full disk, make room and try again, then leave it to the next round."""
         began = time.monotonic()
-        self.round, self.weights = outcome.round, outcome.weights
+        self.round, self.model = outcome.round, outcome.model
         self._records.append(run_folder.record_of(outcome))
         try:
             self._save(outcome)
@@ -281,6 +281,7 @@ class Keeper(ServerWatcher):
                 self._run.last.layout,
                 self._records[-1],
                 dict(self._roster.statuses),
+                outcome.model.memory,
             ),
         )
         run_folder.write_metrics(self._run.folder, self._records)
@@ -329,7 +330,7 @@ def serve(
 
     def run_rounds() -> None:
         numbers = range(keeper.round + 1, config.rounds + 1)
-        server = build_server_app(rounds, keeper.weights, numbers, roster, everyone, stopping=stopping)
+        server = build_server_app(rounds, keeper.model, numbers, roster, everyone, stopping=stopping)
         grid = FleetGrid(fleet, keep_late=config.deployment.late == "count", stopping=stopping)
         run_id = grid.run.run_id
         server(grid, Context(run_id=run_id, node_id=1, node_config={}, state=RecordDict(), run_config={}))
@@ -346,7 +347,7 @@ def serve(
                 fleet.end_run()
     if keeper.problem is not None:
         raise RunFolderError(f"{keeper.problem}, and start again to repeat it")
-    return keeper.weights
+    return keeper.model.weights
 
 
 def _is_done(run_rounds: Callable[[], None], watcher: ServerWatcher, folder: Path) -> bool:

@@ -43,7 +43,7 @@ def main(grid: Grid, context: Context) -> None:
         roster = Roster(requirements_of(run.config, run.bundle), statuses=dict(run.last.statuses))
         server = build_server_app(
             rounds_of(run.config, run.bundle),
-            run.last.weights,
+            run.last.model,
             range(run.last.round + 1, run.config.rounds + 1),
             roster,
             Everyone(watcher, Keeper(run, roster, watcher), Strangers(roster, log)),

@@ -18,7 +18,7 @@ from pocketfed.core.evaluation import clip_labels, embed, evaluate, is_labelled
 from pocketfed.core.learning_task import LearningTask, initial_weights
 from pocketfed.core.modality import Modality
 from pocketfed.core.randomness import generator
-from pocketfed.server.aggregators import build_aggregator
+from pocketfed.server.aggregators import GlobalModel, build_aggregator
 from pocketfed.server.app import build_server_app
 from pocketfed.server.checkpoint import Checkpoint, save_checkpoint
 from pocketfed.server.guard import Guard
@@ -84,7 +84,7 @@ def simulate(config: Config, out: Path, watcher: Watcher, resume: bool = False) 
         folder = run_folder.create(out, config)
 
     journal = Journal(folder, config, task, splits, watcher)
-    weights = journal.open(last)
+    model = journal.open(last)
     behind = last.round if last else 0
     if behind < config.rounds:
         work = Path(tempfile.mkdtemp(prefix=".work-", dir=folder.path))
@@ -96,7 +96,7 @@ def simulate(config: Config, out: Path, watcher: Watcher, resume: bool = False) 
             save_fleet(work, fleet, {modality: split.train for modality, split in splits.items()})
             rounds = Rounds(
                 layout=task.layout,
-                aggregator=build_aggregator(config.aggregator),
+                aggregator=build_aggregator(config.aggregator, config.aggregation),
                 plan=lambda number: plan_of(config, number),
                 seed=config.seed,
                 terms=Terms(participation=config.fleet.participation, deadline=config.patience),
@@ -105,7 +105,7 @@ def simulate(config: Config, out: Path, watcher: Watcher, resume: bool = False) 
             watcher.phase("starting phones")
             server = build_server_app(
                 rounds,
-                weights,
+                model,
                 range(behind + 1, config.rounds + 1),
                 Roster(status_age=math.inf),
                 journal,
@@ -185,28 +185,25 @@ class Journal(RoundWatcher):
         self._folder, self._config, self._task, self._splits = folder, config, task, splits
         self._watcher = watcher
         self._records: list[Record] = []
-        self._weights = initial_weights(task, config.seed)
+        self._model = GlobalModel(initial_weights(task, config.seed))
 
-    def open(self, last: Checkpoint | None) -> NDArray[np.float32]:
-        """Begin at round 0, or go on after the last finished round; the weights to begin with."""
+    def open(self, last: Checkpoint | None) -> GlobalModel:
+        """Begin at round 0, or go on after the last finished round; the model to begin with."""
         if last is None:
             self._watcher.phase("judging the untrained encoder")
-            self._keep(
-                self._weights,
-                run_folder.record_of(Outcome.untrained(self._weights)),
-            )
-            return self._weights
+            self._keep(run_folder.record_of(Outcome.untrained(self._model.weights)))
+            return self._model
         if last.layout != self._task.layout:
             raise RunFolderError(
                 f"{self._folder.path} holds weights of another network; resume it with the version that began it"
             )
-        self._weights = last.weights
+        self._model = last.model
         self._records = run_folder.read_metrics(self._folder, last.round)
         if not self._records or self._records[-1]["round"] < last.round:
-            self._note(last.weights, last.record)  # stopped between the checkpoint and the metrics
+            self._note(last.record)  # stopped between the checkpoint and the metrics
         else:
             run_folder.write_metrics(self._folder, self._records)
-        return last.weights
+        return self._model
 
     def answered(self, round_number: int, done: int, cohort: int) -> None:
         """Move the bar."""
@@ -214,9 +211,8 @@ class Journal(RoundWatcher):
 
     def finished(self, outcome: Outcome) -> None:
         """Persist a round."""
-        record = run_folder.record_of(outcome)
-        self._weights = outcome.weights
-        self._keep(outcome.weights, record)
+        self._model = outcome.model
+        self._keep(run_folder.record_of(outcome))
 
     def report(self) -> None:
         """Write `report.html`, with maps of the test captures before and after."""
@@ -239,7 +235,7 @@ class Journal(RoundWatcher):
             summary=summary,
             records=self._records,
             before=self._map(before),
-            after=self._map(self._weights) if self._records[-1]["round"] > 0 else None,
+            after=self._map(self._model.weights) if self._records[-1]["round"] > 0 else None,
         )
 
     def _dealt(self, modality: Modality) -> str:
@@ -247,19 +243,22 @@ class Journal(RoundWatcher):
         by = fleet.photo_partition if modality is Modality.PHOTO else fleet.sound_partition
         return f"Dirichlet {fleet.alpha:g}" if by == "dirichlet" else "group"
 
-    def _keep(self, weights: NDArray[np.float32], record: Record) -> None:
-        checkpoint = Checkpoint(record["round"], self._config.seed, weights, self._task.layout, record)
+    def _keep(self, record: Record) -> None:
+        model, layout = self._model, self._task.layout
+        checkpoint = Checkpoint(
+            record["round"], self._config.seed, model.weights, layout, record, memory=model.memory
+        )
         save_checkpoint(self._folder.checkpoints, checkpoint)
-        self._note(weights, record)
+        self._note(record)
 
-    def _note(self, weights: NDArray[np.float32], record: Record) -> None:
+    def _note(self, record: Record) -> None:
         every = self._config.evaluate_every
         due = record["round"] in (0, self._config.rounds) or (every > 0 and record["round"] % every == 0)
         if due:
             judged = {
                 modality: accuracy
                 for modality, split in self._splits.items()
-                if is_labelled(split) and (accuracy := evaluate(self._task, weights, split))
+                if is_labelled(split) and (accuracy := evaluate(self._task, self._model.weights, split))
             }
             record = {
                 **record,

@@ -3,6 +3,7 @@
 import numpy as np
 
 from pocketfed.core.modality import Modality
+from pocketfed.server.aggregators import GlobalModel
 from pocketfed.server.outcome import Failure, Kind, Outcome
 from pocketfed.server.watch.watcher import ServerWatcher
 
@@ -27,7 +28,7 @@ def outcome(number: int, rng: np.random.Generator, failures: int = 0, attempt: i
     )
     return Outcome(
         round=number,
-        weights=np.zeros(1, np.float32),
+        model=GlobalModel(np.zeros(1, np.float32)),
         loss={
             Modality.PHOTO: float(2.3 + 1.4 * np.exp(-number / 14) + rng.normal(0, 0.02)),
             Modality.SOUND: float(1.7 + 1.6 * np.exp(-number / 9) + rng.normal(0, 0.03)),

@@ -9,6 +9,7 @@ from prometheus_client.openmetrics.parser import text_string_to_metric_families 
 from prometheus_client.parser import text_string_to_metric_families
 
 from pocketfed.core.modality import Modality
+from pocketfed.server.aggregators import GlobalModel
 from pocketfed.server.outcome import Failure, Kind, Outcome
 from pocketfed.server.watch.metrics import Metrics
 from tests.conftest import REPOSITORY
@@ -32,7 +33,7 @@ def test_a_round() -> None:
     metrics.begun(4, 1, [4, 5, 6], 6)
     metrics.finished(
         Outcome(
-            4, np.zeros(1, np.float32), {Modality.SOUND: 2.5}, 2, (Failure(4, "no", Kind.DECLINED),),
+            4, GlobalModel(np.zeros(1, np.float32)), {Modality.SOUND: 2.5}, 2, (Failure(4, "no", Kind.DECLINED),),
             300, 200, 12.0, {"collecting": 11.0, "made up": 1.0},
         )
     )  # fmt: skip

@@ -1,31 +1,27 @@
-"""The registry of aggregation rules. Adding one is a file beside this one and a line in `AGGREGATORS`."""
+"""The aggregation rules. Adding one is a file beside this one and a line below.
 
-from collections.abc import Callable
-from typing import Any
+From outside the package, `register` in a file that `plugins` names.
+"""
 
-from pocketfed.core.errors import ConfigError
-from pocketfed.server.aggregators.aggregator import Aggregator, Broadcast, Sums
+from pocketfed.server.aggregators.aggregator import Aggregator, Broadcast, GlobalModel, Memory
 from pocketfed.server.aggregators.fedavg import FedAvg
 from pocketfed.server.aggregators.ldawa import LDawa
+from pocketfed.server.aggregators.registry import AGGREGATORS, build_aggregator, register
+from pocketfed.server.aggregators.sums import Sums
 
-AGGREGATORS: dict[str, Callable[[], Aggregator[Any]]] = {
-    "fedavg": FedAvg,
-    "ldawa": LDawa,
-    "ldawa-normalised": lambda: LDawa(normalise=True),
-}
+register("fedavg", FedAvg)
+register("ldawa", LDawa)
+register("ldawa-normalised", LDawa, normalise=True)
 
-
-def build_aggregator(name: str) -> Aggregator[Any]:
-    """The rule of this name.
-
-    Raises:
-        ConfigError: there is none.
-    """
-    if name not in AGGREGATORS:
-        raise ConfigError(
-            [f"there is no aggregator named {name!r}; choose one of: {', '.join(sorted(AGGREGATORS))}"]
-        )
-    return AGGREGATORS[name]()
-
-
-__all__ = ["AGGREGATORS", "Aggregator", "Broadcast", "FedAvg", "LDawa", "Sums", "build_aggregator"]
+__all__ = [
+    "AGGREGATORS",
+    "Aggregator",
+    "Broadcast",
+    "FedAvg",
+    "GlobalModel",
+    "LDawa",
+    "Memory",
+    "Sums",
+    "build_aggregator",
+    "register",
+]

@@ -1,6 +1,7 @@
 """What an aggregator is: a fold over updates, with memory O(model) whatever the number of phones."""
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from typing import Protocol, TypeVar
 
 import numpy as np
@@ -8,6 +9,22 @@ from numpy.typing import NDArray
 
 from pocketfed.core.layout import Layout
 from pocketfed.core.plan import Update
+
+Memory = Mapping[str, NDArray[np.float32]]
+"""What a rule keeps from one round to the next, by name; a checkpoint holds it beside the weights."""
+
+
+@dataclass(frozen=True)
+class GlobalModel:
+    """What the server has between two rounds.
+
+    Attributes:
+        weights: float32 [p].
+        memory: the rule's own, as the moments of a server optimiser; empty for most rules and before round 1.
+    """
+
+    weights: NDArray[np.float32]
+    memory: Memory = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -18,28 +35,13 @@ class Broadcast:
         weights: float32 [p].
         layout: of the weights.
         round: from 1.
+        memory: what the rule kept from the round before.
     """
 
     weights: NDArray[np.float32]
     layout: Layout
     round: int
-
-
-@dataclass(frozen=True)
-class Sums:
-    """Running sums of a fold.
-
-    Attributes:
-        begun: what the round began with.
-        total: float64 [p], weighted sum of the updates' weights.
-        weight: float64 [slices], sum of the factors that each slice of the layout was given.
-        updates: how many were added.
-    """
-
-    begun: Broadcast
-    total: NDArray[np.float64]
-    weight: NDArray[np.float64]
-    updates: int
+    memory: Memory = field(default_factory=dict)
 
 
 State = TypeVar("State")
@@ -49,13 +51,9 @@ class Aggregator(Protocol[State]):
     """A rule for turning a cohort's updates into new global weights, over a running state of its own type.
 
     `add` and `merge` may reuse the memory of the state they are given; only their result is to be used afterwards.
-    For a rule that is a sum, a tree of folds equals the flat fold up to float64 rounding, and so do other orders.
+    A rule whose state is `Sums` is a sum: a tree of folds equals the flat fold up to float64 rounding, and so do other
+    orders. Any other rule says in its docstring what its state takes and whether parts of a cohort can be merged.
     """
-
-    @property
-    def name(self) -> str:
-        """As in configurations."""
-        ...
 
     def start(self, begun: Broadcast) -> State:
         """An empty fold."""
@@ -69,6 +67,6 @@ class Aggregator(Protocol[State]):
         """Join the folds of two parts of a cohort."""
         ...
 
-    def finish(self, state: State) -> NDArray[np.float32]:
-        """The new global weights, float32 [p]; those the round began with if no update was added."""
+    def finish(self, state: State) -> GlobalModel:
+        """The new global model; the one that the round began with if no update was added."""
         ...

@@ -7,19 +7,15 @@ n_k counts the captures that phone k processed, of both modalities.
 
 from dataclasses import dataclass
 
-import numpy as np
-from numpy.typing import NDArray
-
 from pocketfed.core.plan import Update
 from pocketfed.server.aggregators import sums
-from pocketfed.server.aggregators.aggregator import Broadcast, Sums
+from pocketfed.server.aggregators.aggregator import Broadcast, GlobalModel
+from pocketfed.server.aggregators.sums import Sums
 
 
 @dataclass(frozen=True)
 class FedAvg:
     """See the module's docstring."""
-
-    name: str = "fedavg"
 
     def start(self, begun: Broadcast) -> Sums:
         """See `Aggregator`."""
@@ -33,6 +29,6 @@ class FedAvg:
         """See `Aggregator`."""
         return sums.merge(first, second)
 
-    def finish(self, state: Sums) -> NDArray[np.float32]:
+    def finish(self, state: Sums) -> GlobalModel:
         """See `Aggregator`."""
-        return sums.mean(state)
+        return GlobalModel(sums.mean(state))

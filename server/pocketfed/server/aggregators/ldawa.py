@@ -14,14 +14,17 @@ Our choices: a layer of norm zero, on either side, counts with c = 1, where the 
 """
 
 from dataclasses import dataclass
+from typing import Annotated
 
 import numpy as np
 from numpy.typing import NDArray
+from pydantic import Field
 
 from pocketfed.core.plan import Update
 from pocketfed.server.aggregators import sums
-from pocketfed.server.aggregators.aggregator import Broadcast, Sums
+from pocketfed.server.aggregators.aggregator import Broadcast, GlobalModel
 from pocketfed.server.aggregators.fedavg import FedAvg
+from pocketfed.server.aggregators.sums import Sums
 
 SMALLEST = 1e-3
 """Least sum of cosines, per phone, by which the normalised form divides."""
@@ -39,17 +42,12 @@ class LDawa:
     """See the module's docstring.
 
     Attributes:
-        normalise: divide by the sum of cosines (our extension) and not by the number of phones.
         warmup: rounds of FedAvg before the rule takes over.
+        normalise: divide by the sum of cosines (our extension) and not by the number of phones.
     """
 
+    warmup: Annotated[int, Field(ge=0)] = 3
     normalise: bool = False
-    warmup: int = 3
-
-    @property
-    def name(self) -> str:
-        """`ldawa` or `ldawa-normalised`."""
-        return "ldawa-normalised" if self.normalise else "ldawa"
 
     def start(self, begun: Broadcast) -> Sums:
         """See `Aggregator`."""
@@ -63,17 +61,17 @@ class LDawa:
         for i, part in enumerate(begun.layout.slices):
             span = slice(part.offset, part.offset + part.size)
             factor = cosine(update.weights[span], begun.weights[span])
-            state.total[span] += np.multiply(update.weights[span], factor, dtype=np.float64)
-            state.weight[i] += factor if self.normalise else 1.0
+            state.total[0, span] += np.multiply(update.weights[span], factor, dtype=np.float64)
+            state.weight[0, i] += factor if self.normalise else 1.0
         return Sums(begun, state.total, state.weight, state.updates + 1)
 
     def merge(self, first: Sums, second: Sums) -> Sums:
         """See `Aggregator`."""
         return sums.merge(first, second)
 
-    def finish(self, state: Sums) -> NDArray[np.float32]:
+    def finish(self, state: Sums) -> GlobalModel:
         """See `Aggregator`."""
         if self.normalise and state.begun.round > self.warmup:
             too_small = state.weight < SMALLEST * state.updates
             state = Sums(state.begun, state.total, np.where(too_small, 0.0, state.weight), state.updates)
-        return sums.mean(state)
+        return GlobalModel(sums.mean(state))
