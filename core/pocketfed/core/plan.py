@@ -50,11 +50,12 @@ class Update:
 
     Attributes:
         weights: float32 [p], after training.
-        examples: captures processed, over all epochs and modalities; the weight of this update in an average.
+        examples: captures processed, over all epochs and modalities.
         seen: the captures processed, by modality.
         loss: mean over the round's steps, by modality; a step on a mixed batch counts for both.
         round: the plan's.
         layout: the instruction's.
+        discount: in (0, 1]; the server's, for an update that is not of the newest weights.
     """
 
     weights: NDArray[np.float32]
@@ -63,6 +64,12 @@ class Update:
     loss: Mapping[Modality, float] = field(default_factory=dict)
     round: int = 0
     layout: str = ""
+    discount: float = 1.0
+
+    @property
+    def count(self) -> float:
+        """The weight of this update in an average."""
+        return self.examples * self.discount
 
 
 @dataclass(frozen=True)

@@ -2,7 +2,7 @@
 
     w = sum_k n_k w_k / sum_k n_k
 
-n_k counts the captures that phone k processed, of both modalities.
+n_k counts the captures that phone k processed, of both modalities; less for an update that came late.
 """
 
 from dataclasses import dataclass
@@ -23,7 +23,7 @@ class FedAvg:
 
     def add(self, state: Sums, update: Update) -> Sums:
         """See `Aggregator`."""
-        return sums.add_weighted(state, update, float(update.examples))
+        return sums.add_weighted(state, update, update.count)
 
     def merge(self, first: Sums, second: Sums) -> Sums:
         """See `Aggregator`."""
