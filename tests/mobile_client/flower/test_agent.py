@@ -242,12 +242,12 @@ def test_work_that_takes_too_long_is_not_pushed(
     superlink: SuperLink, start: Start, caplog: pytest.LogCaptureFixture
 ) -> None:
     def slow(task: Task) -> Any:
-        time.sleep(max(0.0, task.until - time.time()) + 0.1)
+        time.sleep(max(0.0, task.until - time.time()) + 0.5)  # beyond the margin
         return echo(task)
 
     phone = start(superlink.url, slow)
     phone.agent.step()
-    superlink.ask(phone.agent.node or 0, ITEMS, ttl=0.4)
+    superlink.ask(phone.agent.node or 0, ITEMS, ttl=2.0)
     assert phone.agent.step()
     assert "dropping a message: it has expired" in caplog.text
     assert "push-messages" not in phone.wire.calls
