@@ -4,13 +4,13 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 
 import numpy as np
-from flwr.app import Error, Message, RecordDict
-from flwr.serverapp import Grid
+from flwr.app import Error, Message
 
 from pocketfed.core.layout import Layout, Role, Slice
 from pocketfed.core.plan import PhoneStatus, Update
-from pocketfed.server.flower_private import Run, act_as_server, empty_run, with_id
+from pocketfed.server.flower_private import act_as_server, empty_run, with_id
 from pocketfed.server.messages import introduce, pack_update, unpack_instruction
+from pocketfed.server.run_grid import RunGrid
 
 SIZE = 8
 LAYOUT = Layout((Slice("backbone.w", (SIZE,), Role.BACKBONE, 0),))
@@ -40,7 +40,7 @@ def silent(message: Message) -> None:
 
 
 @dataclass
-class ScriptedGrid(Grid):
+class ScriptedGrid(RunGrid):
     """Phones by node id. `train` may be changed between rounds, `online` too.
 
     Attributes:
@@ -60,25 +60,10 @@ class ScriptedGrid(Grid):
     questions: int = 0
 
     def __post_init__(self) -> None:
+        super().__init__(empty_run(1))
         act_as_server(1)
         self._answers: dict[str, Message] = {}
         self._count = 0
-
-    def set_run(self, run: Run) -> None: ...
-
-    @property
-    def run(self) -> Run:
-        return empty_run(1)
-
-    def create_message(
-        self,
-        content: RecordDict,
-        message_type: str,
-        dst_node_id: int,
-        group_id: str,
-        ttl: float | None = None,
-    ) -> Message:
-        raise NotImplementedError
 
     def get_node_ids(self) -> Iterable[int]:
         return set(self.train) if self.online is None else self.online

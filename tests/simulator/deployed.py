@@ -37,7 +37,8 @@ from pocketfed.server.watch.scoreboard import Scoreboard
 from pocketfed.server.watch.snapshot import Snapshot
 from pocketfed.server.watch.watcher import Everyone, ServerWatcher
 from pocketfed.simulator.config import Config, build_config, to_toml
-from pocketfed.simulator.deployment import Place, open_run, serve
+from pocketfed.simulator.deployment import Place, serve
+from pocketfed.simulator.server_run import open_run
 
 SIZE = 1000
 START = np.linspace(1, 2, SIZE, dtype=np.float32)

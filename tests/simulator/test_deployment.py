@@ -19,6 +19,7 @@ from pocketfed.core import atomic
 from pocketfed.core import bundle as core_bundle
 from pocketfed.core.errors import ConfigError, RunFolderError, UserError
 from pocketfed.core.layout import Layout, Role, Slice
+from pocketfed.export import program
 from pocketfed.server import checkpoint as checkpoints
 from pocketfed.server.aggregators import GlobalModel
 from pocketfed.server.checkpoint import load_checkpoint, newest, path_of, saved_rounds
@@ -27,8 +28,9 @@ from pocketfed.server.outcome import Kind, Outcome
 from pocketfed.server.roster import Roster
 from pocketfed.server.watch.snapshot import Stage
 from pocketfed.simulator import deployment, run_folder
-from pocketfed.simulator.deployment import BUNDLE, Keeper, open_run
+from pocketfed.simulator.keeper import Keeper
 from pocketfed.simulator.run_folder import RunFolder, read_metrics
+from pocketfed.simulator.server_run import BUNDLE, open_run
 from tests.simulator.deployed import (
     FEW,
     SIZE,
@@ -428,16 +430,32 @@ def test_a_state_folder_is_not_mixed_up_with_another(
     ]
 
 
-def test_a_state_folder_stands_alone_and_litter_of_a_kill_goes(tmp_path: Path) -> None:
-    """The bundle that the run was begun with need not stay where it was; the copy of a killed start is removed."""
+def test_a_state_folder_stands_alone(tmp_path: Path) -> None:
+    """The bundle that the run was begun with need not stay where it was."""
     made, state = bundle(tmp_path / "bundle", settings(2)), tmp_path / "state"
     open_run(state, made, None, None, silent)
-    (state / ".bundle-litter").mkdir()
     moved = shutil.move(made, tmp_path / "moved")
     run = open_run(state, Path(moved), None, 7, silent)
     assert run.config.rounds == 7
-    assert not list(state.glob(".bundle-*"))
     assert newest(state / "checkpoints") is not None
+
+
+def test_a_run_that_goes_on_exports_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A configuration is only compared by the sizes of its program."""
+    exports = []
+
+    def export(*arguments: object) -> bytes:
+        exports.append(arguments)
+        return b"a program"
+
+    monkeypatch.setattr(program, "task_program", export)
+    (tmp_path / "config.toml").write_text("rounds = 3")
+    (tmp_path / "other.toml").write_text("[learning]\nbatch = 8")
+    begun = open_run(tmp_path / "state", tmp_path / "config.toml", None, None, silent)
+    again = open_run(tmp_path / "state", tmp_path / "config.toml", None, None, silent)
+    assert (again.bundle.id, len(exports)) == (begun.bundle.id, 1)
+    with pytest.raises(RunFolderError, match="another network"):
+        open_run(tmp_path / "state", tmp_path / "other.toml", None, None, silent)
 
 
 def test_mistakes_of_a_deployment_are_all_told_at_once() -> None:

@@ -16,7 +16,8 @@ from pocketfed.server.watch.metrics import Metrics
 from pocketfed.server.watch.scoreboard import Scoreboard
 from pocketfed.server.watch.watcher import Everyone
 from pocketfed.simulator.config import Config, build_config, to_toml
-from pocketfed.simulator.deployment import Place, open_run, serve
+from pocketfed.simulator.deployment import Place, serve
+from pocketfed.simulator.server_run import open_run
 from pocketfed.simulator.simulate import simulate
 from tests.conftest import Silent
 from tests.simulator.capture_folders import make_captures, write_captures

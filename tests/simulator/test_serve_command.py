@@ -11,7 +11,7 @@ import pytest
 from pocketfed.core.layout import Layout, Role, Slice
 from pocketfed.server.certificates import make_certificates
 from pocketfed.simulator import run_folder
-from pocketfed.simulator.deployment import open_run
+from pocketfed.simulator.server_run import open_run
 from tests.conftest import Shown
 from tests.simulator.deployed import bundle, settings
 

@@ -6,11 +6,12 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 
 from flwr.app import Error, Message, RecordDict
-from flwr.serverapp import Grid
 
 from pocketfed.core.errors import UpdateRejected
 from pocketfed.core.wire import FAILED
-from pocketfed.server.flower_private import Fleet, Run
+from pocketfed.server.flower_private import Fleet
+from pocketfed.server.messages import has_expired
+from pocketfed.server.run_grid import RunGrid
 
 POLL = 0.05
 """Seconds between two looks for answers."""
@@ -28,7 +29,7 @@ class _Upload:
     until: float
 
 
-class FleetGrid(Grid):
+class FleetGrid(RunGrid):
     """Messages to and from phones that come over the network.
 
     `send_and_receive` yields each answer as it comes, also late ones to messages that an earlier call sent. An answer
@@ -45,30 +46,10 @@ class FleetGrid(Grid):
             keep_late: whether answers may still come when the call that asked for them is over.
             stopping: asked between polls; waiting ends when it is true.
         """
+        super().__init__(fleet.begin_run())
         self._fleet, self._keep_late, self._stopping = fleet, keep_late, stopping
-        self._run = fleet.begin_run()
         self._sent: dict[str, Message] = {}  # what may still be answered
         self._uploads: dict[str, _Upload] = {}
-
-    def set_run(self, run: Run) -> None:
-        """See Flower's `Grid`."""
-        self._run = run
-
-    @property
-    def run(self) -> Run:
-        """See Flower's `Grid`."""
-        return self._run
-
-    def create_message(
-        self,
-        content: RecordDict,
-        message_type: str,
-        dst_node_id: int,
-        group_id: str,
-        ttl: float | None = None,
-    ) -> Message:
-        """See Flower's `Grid`."""
-        return Message(content, dst_node_id, message_type, group_id=group_id, ttl=ttl)
 
     def get_node_ids(self) -> Iterable[int]:
         """Phones that have shown life."""
@@ -98,7 +79,7 @@ class FleetGrid(Grid):
         kinds = {self._sent[key].metadata.message_type for key in open_ids}
         try:
             while open_ids and time.monotonic() < until and not self._stopping():
-                self._forget({key for key, sent in self._sent.items() if _has_expired(sent)})
+                self._forget({key for key, sent in self._sent.items() if has_expired(sent)})
                 open_ids &= self._sent.keys()
                 alike = [key for key, sent in self._sent.items() if sent.metadata.message_type in kinds]
                 replies = self.pull_messages(alike)
@@ -123,8 +104,6 @@ class FleetGrid(Grid):
         del self._uploads[message_id]
         self._fleet.forget(upload.envelope)
         sent = self._sent.pop(message_id)
-        if isinstance(content, Error):
-            return Message(content, reply_to=sent)
         return Message(content, reply_to=sent)
 
     def _open(self, upload: _Upload) -> RecordDict | Error:
@@ -140,7 +119,3 @@ class FleetGrid(Grid):
                 self._fleet.forget(upload.envelope)  # with what of it has come
         if message_ids:
             self._fleet.discard(message_ids)
-
-
-def _has_expired(message: Message) -> bool:
-    return message.metadata.created_at + message.metadata.ttl < time.time()

@@ -1,5 +1,6 @@
 """Records as Flower messages. Each message has one record: the server's cost follows the number of objects."""
 
+import time
 from collections.abc import Callable, Mapping
 from typing import Any, TypeVar
 
@@ -73,6 +74,11 @@ def unpack_status(reply: Message) -> PhoneStatus:
 def failure(message: Message, reason: str, code: int = FAILED) -> Message:
     """A phone's answer that it could not, or would not, do what it was asked."""
     return Message(Error(code, reason), reply_to=message)
+
+
+def has_expired(message: Message) -> bool:
+    """Whether its time to be answered is over."""
+    return message.metadata.created_at + message.metadata.ttl < time.time()
 
 
 def _content(name: str, items: dict[str, Value]) -> RecordDict:

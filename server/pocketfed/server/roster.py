@@ -95,7 +95,7 @@ class Roster:
         If two nodes call themselves by one number, the one with the smaller node id is that phone.
         """
         numbers: dict[int, int] = {}
-        for node in sorted(self._online - self._benched & self._online):
+        for node in sorted(self._online - self._benched):
             status = self.statuses.get(node)
             if status is not None and self.requirements.missing(status) is None:
                 numbers.setdefault(status.number, node)

@@ -12,11 +12,12 @@ from queue import SimpleQueue
 from types import TracebackType
 from typing import Self
 
-from flwr.app import Error, Message, RecordDict
+from flwr.app import Error, Message
 from flwr.serverapp import Grid
 
 from pocketfed.core.wire import FAILED
-from pocketfed.server.flower_private import Run
+from pocketfed.server.messages import has_expired
+from pocketfed.server.run_grid import RunGrid
 
 POLL = 1.0
 """Seconds between two looks for the same answer; each is a call to the SuperLink."""
@@ -28,7 +29,7 @@ FETCHERS = 16
 """Answers that are fetched at the same time. An upload that stops half-way holds one of them up for some minutes."""
 
 
-class StockGrid(Grid):
+class StockGrid(RunGrid):
     """Fetches each answer by itself, in threads, so that a bad one costs nobody else. Use it as a context manager.
 
     `send_and_receive` yields each answer as it comes, and ends at its deadline whatever the grid inside is doing.
@@ -41,6 +42,7 @@ class StockGrid(Grid):
             inside: of the run.
             poll: seconds between two looks for the same answer.
         """
+        super().__init__(inside.run)
         self._inside, self._poll = inside, poll
         self._lock = threading.Lock()
         self._sent: dict[str, Message] = {}  # what may still be answered
@@ -60,26 +62,6 @@ class StockGrid(Grid):
         for _ in range(FETCHERS):
             self._due.put(None)
 
-    def set_run(self, run: Run) -> None:
-        """See Flower's `Grid`."""
-        self._inside.set_run(run)
-
-    @property
-    def run(self) -> Run:
-        """See Flower's `Grid`."""
-        return self._inside.run
-
-    def create_message(
-        self,
-        content: RecordDict,
-        message_type: str,
-        dst_node_id: int,
-        group_id: str,
-        ttl: float | None = None,
-    ) -> Message:
-        """See Flower's `Grid`."""
-        return Message(content, dst_node_id, message_type, group_id=group_id, ttl=ttl)
-
     def get_node_ids(self) -> Iterable[int]:
         """See Flower's `Grid`."""
         return self._inside.get_node_ids()
@@ -97,7 +79,7 @@ class StockGrid(Grid):
     def pull_messages(self, message_ids: Iterable[str]) -> Iterable[Message]:
         """The answers to these messages that have been fetched, each once. Never waits."""
         with self._lock:
-            for key in [key for key, sent in self._sent.items() if _has_expired(sent)]:
+            for key in [key for key, sent in self._sent.items() if has_expired(sent)]:
                 del self._sent[key]
             replies = [reply for key in message_ids if (reply := self._fetched.pop(key, None)) is not None]
         return replies
@@ -153,7 +135,3 @@ class StockGrid(Grid):
             for key in message_ids:
                 self._sent.pop(key, None)
                 self._fetched.pop(key, None)
-
-
-def _has_expired(message: Message) -> bool:
-    return message.metadata.created_at + message.metadata.ttl < time.time()

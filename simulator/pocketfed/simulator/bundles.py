@@ -1,4 +1,7 @@
-"""What `--bundle` may name: a bundle, or that from which one can be made, a configuration or a simulated run."""
+"""What `--bundle` may name: a bundle, or that from which one can be made, a configuration or a simulated run.
+
+Making one takes seconds to import; a bundle that is there already needs none of it.
+"""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -8,11 +11,9 @@ from numpy.typing import NDArray
 
 from pocketfed.core.bundle import CONFIG, MANIFEST, Bundle, read_bundle, write_bundle
 from pocketfed.core.errors import BundleError
-from pocketfed.core.learning_task import initial_weights
-from pocketfed.core.program_spec import program_spec
+from pocketfed.core.program_spec import ProgramSpec, program_spec
 from pocketfed.simulator import run_folder
 from pocketfed.simulator.config import Config, build_config, read_toml, to_toml
-from pocketfed.simulator.program import recorded, task_of
 
 
 def open_bundle(path: Path, made: Path, tell: Callable[[str], None] = lambda text: None) -> Bundle:
@@ -30,15 +31,22 @@ def open_bundle(path: Path, made: Path, tell: Callable[[str], None] = lambda tex
     """
     if (path / MANIFEST).is_file():
         return read_bundle(path)
-    if path.is_file():
-        return make_bundle(build_config(read_toml(path)), None, made, tell)
-    if not (path / CONFIG).is_file():
-        raise BundleError(
-            f"{path} is no bundle (it has no {MANIFEST}) and no run folder (it has no {CONFIG}); "
-            "give a bundle, the folder of a simulation, or a configuration file"
-        )
-    _, config, last = run_folder.reopen(path)
-    return make_bundle(config, last.weights if last else None, made, tell)
+    config, weights = _described(path)
+    return make_bundle(config, weights, made, tell)
+
+
+def spec_of(path: Path) -> ProgramSpec:
+    """Sizes of the program of the bundle that `open_bundle` would open or make; nothing is exported.
+
+    Raises:
+        UserError: as `open_bundle`.
+    """
+    if (path / MANIFEST).is_file():
+        return read_bundle(path).spec
+    from pocketfed.simulator.program import recorded, task_of
+
+    config, _ = _described(path)
+    return program_spec(task_of(config, recorded(config)), config.learning.mode == "mixed")
 
 
 def make_bundle(
@@ -55,8 +63,9 @@ def make_bundle(
     Raises:
         ExportError: the network cannot be exported.
     """
-    # Exporting takes seconds to import, and a bundle that is there already needs none of it.
+    from pocketfed.core.learning_task import initial_weights
     from pocketfed.export.program import task_program
+    from pocketfed.simulator.program import recorded, task_of
 
     task = task_of(config, recorded(config))
     mixed = config.learning.mode == "mixed"
@@ -73,3 +82,16 @@ def config_of(bundle: Bundle) -> Config:
         ConfigError: it is not one that this version reads.
     """
     return build_config(read_toml(bundle.folder / CONFIG))
+
+
+def _described(path: Path) -> tuple[Config, NDArray[np.float32] | None]:
+    """A configuration file's, or a run folder's with the weights of its last finished round."""
+    if path.is_file():
+        return build_config(read_toml(path)), None
+    if not (path / CONFIG).is_file():
+        raise BundleError(
+            f"{path} is no bundle (it has no {MANIFEST}) and no run folder (it has no {CONFIG}); "
+            "give a bundle, the folder of a simulation, or a configuration file"
+        )
+    _, config, last = run_folder.reopen(path)
+    return config, last.weights if last else None

@@ -1,45 +1,26 @@
 """What the user sees while a simulation runs, and the table at its end."""
 
 from collections.abc import Sequence
-from types import TracebackType
-from typing import Self
 
 from rich.console import Console
 from rich.table import Table
 
 from pocketfed.core.modality import Modality
-from pocketfed.simulator.progress import progress_bar
+from pocketfed.simulator.progress import OneBar
 from pocketfed.simulator.run_folder import Record
 
 
-class Display:
+class Display(OneBar):
     """A progress bar over rounds, with the loss of each modality and how the current round is getting on."""
 
     def __init__(self, console: Console) -> None:
-        self._console = console
-        self._progress = progress_bar(console)
-        self._task = self._progress.add_task("starting", total=None)
+        super().__init__(console)
         self._rounds = 0
         self._loss = ""
-
-    def __enter__(self) -> Self:
-        self._progress.start()
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self._progress.stop()
 
     def expect(self, rounds: int) -> None:
         """How many rounds the run has."""
         self._rounds = rounds
-
-    def phase(self, text: str) -> None:
-        """See `Watcher`."""
-        self._progress.update(self._task, description=text)
-        if not self._console.is_terminal:
-            self._console.print(text)
 
     def note(self, text: str) -> None:
         """See `Watcher`."""

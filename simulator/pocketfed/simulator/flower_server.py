@@ -16,8 +16,10 @@ from pocketfed.server.stock_grid import StockGrid
 from pocketfed.server.watch.round_log import RoundLog
 from pocketfed.server.watch.watcher import Everyone, ServerWatcher
 from pocketfed.simulator.config import build_config, read_toml
-from pocketfed.simulator.deployment import Keeper, open_run, requirements_of, rounds_of
+from pocketfed.simulator.deployment import requirements_of, rounds_of
 from pocketfed.simulator.flower_settings import Settings
+from pocketfed.simulator.keeper import Keeper
+from pocketfed.simulator.server_run import open_run
 
 WHERE = 'flwr run -c \'bundle="/…" state="/…"\''
 

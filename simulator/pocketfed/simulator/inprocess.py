@@ -21,9 +21,9 @@ from typing import Self
 
 from flwr.app import Context, Error, Message, RecordDict
 from flwr.clientapp import ClientApp
-from flwr.serverapp import Grid
 
-from pocketfed.server.flower_private import Run, act_as_server, empty_run, with_id
+from pocketfed.server.flower_private import act_as_server, empty_run, with_id
+from pocketfed.server.run_grid import RunGrid
 
 FIRST_NODE = 2
 """Flower's own node has id 1."""
@@ -35,7 +35,7 @@ GRACE = 2.0
 """Seconds that a worker has to end when asked to."""
 
 
-class InProcessGrid(Grid):
+class InProcessGrid(RunGrid):
     """Phones spread over worker processes. Use it as a context manager.
 
     Replies come in the order of the messages, lazily: the next messages are sent while answers are taken.
@@ -49,8 +49,8 @@ class InProcessGrid(Grid):
             phones: node `FIRST_NODE + i` is the phone with `partition-id` i.
             workers: processes, each with one compute thread.
         """
+        super().__init__(empty_run(run_id=1))
         self._phones = phones
-        self._run = empty_run(run_id=1)
         self._ids = itertools.count()
         self._replies: dict[str, Message] = {}
         self._workers = [_Worker(build_app) for _ in range(workers)]
@@ -68,26 +68,6 @@ class InProcessGrid(Grid):
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self._stop()
-
-    def set_run(self, run: Run) -> None:
-        """See Flower's `Grid`."""
-        self._run = run
-
-    @property
-    def run(self) -> Run:
-        """See Flower's `Grid`."""
-        return self._run
-
-    def create_message(
-        self,
-        content: RecordDict,
-        message_type: str,
-        dst_node_id: int,
-        group_id: str,
-        ttl: float | None = None,
-    ) -> Message:
-        """See Flower's `Grid`."""
-        return Message(content, dst_node_id, message_type, group_id=group_id, ttl=ttl)
 
     def get_node_ids(self) -> Iterable[int]:
         """All phones are always there."""

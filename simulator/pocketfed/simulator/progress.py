@@ -1,5 +1,8 @@
 """The progress bar of every command."""
 
+from types import TracebackType
+from typing import Self
+
 from rich.console import Console
 from rich.progress import (
     BarColumn,
@@ -11,14 +14,34 @@ from rich.progress import (
 )
 
 
-def progress_bar(console: Console) -> Progress:
-    """A spinner, what is being done, a bar, a count and a clock; gone when it is over."""
-    return Progress(
-        SpinnerColumn(),
-        TextColumn("{task.description}"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TimeElapsedColumn(),
-        console=console,
-        transient=True,
-    )
+class OneBar:
+    """A spinner, what is being done, a bar, a count and a clock; there while this is entered, then gone."""
+
+    def __init__(self, console: Console) -> None:
+        """Prepare; nothing is shown yet."""
+        self._console = console
+        self._progress = Progress(
+            SpinnerColumn(),
+            TextColumn("{task.description}"),
+            BarColumn(),
+            MofNCompleteColumn(),
+            TimeElapsedColumn(),
+            console=console,
+            transient=True,
+        )
+        self._task = self._progress.add_task("starting", total=None)
+
+    def __enter__(self) -> Self:
+        self._progress.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._progress.stop()
+
+    def phase(self, text: str) -> None:
+        """Say what is being done; in a line of its own where there is no bar."""
+        self._progress.update(self._task, description=text)
+        if not self._console.is_terminal:
+            self._console.print(text, soft_wrap=True)

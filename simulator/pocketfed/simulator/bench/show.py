@@ -1,46 +1,23 @@
 """What a person sees of a benchmark: progress, tables, and lines about what must be known beside them."""
 
 from collections.abc import Sequence
-from types import TracebackType
-from typing import Self
 
-from rich.console import Console
 from rich.table import Table
 
 from pocketfed.simulator.bench.run import Row
-from pocketfed.simulator.progress import progress_bar
+from pocketfed.simulator.progress import OneBar
 
 
-class BenchDisplay:
+class BenchDisplay(OneBar):
     """A progress bar over contests; see `run.Watcher`."""
-
-    def __init__(self, console: Console) -> None:
-        self._console = console
-        self._progress = progress_bar(console)
-        self._bar = self._progress.add_task("starting", total=None)
-
-    def __enter__(self) -> Self:
-        self._progress.start()
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self._progress.stop()
 
     def expect(self, contests: int) -> None:
         """See `run.Watcher`."""
-        self._progress.update(self._bar, total=contests)
-
-    def phase(self, text: str) -> None:
-        """See `run.Watcher`."""
-        self._progress.update(self._bar, description=text)
-        if not self._console.is_terminal:
-            self._console.print(text, soft_wrap=True)
+        self._progress.update(self._task, total=contests)
 
     def finished(self) -> None:
         """See `run.Watcher`."""
-        self._progress.advance(self._bar)
+        self._progress.advance(self._task)
 
 
 def figures_table(rows: Sequence[Row]) -> Table:

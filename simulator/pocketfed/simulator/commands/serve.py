@@ -65,8 +65,9 @@ def serve(
         from pocketfed.server.watch.token import needs_token
         from pocketfed.server.watch.watcher import Everyone
         from pocketfed.simulator.config import build_config, read_toml
-        from pocketfed.simulator.deployment import Place, open_run
+        from pocketfed.simulator.deployment import Place
         from pocketfed.simulator.deployment import serve as run_server
+        from pocketfed.simulator.server_run import open_run
 
         if insecure == (cert is not None or key is not None):
             raise ConfigError(

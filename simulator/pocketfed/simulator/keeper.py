@@ -1,0 +1,94 @@
+"""Makes finished rounds safe on disk."""
+
+import errno
+import time
+from collections.abc import Sequence
+from contextlib import suppress
+
+from pocketfed.server.checkpoint import Checkpoint, prune, save_checkpoint
+from pocketfed.server.outcome import Outcome
+from pocketfed.server.roster import Roster
+from pocketfed.server.watch.watcher import ServerWatcher
+from pocketfed.simulator import run_folder
+from pocketfed.simulator.server_run import Run
+
+FULL = (errno.ENOSPC, errno.EDQUOT)
+
+
+class Keeper(ServerWatcher):
+    """Makes finished rounds safe: a checkpoint, then the metrics. A full disk stops neither this round nor later ones.
+
+    Attributes:
+        round: the last finished one.
+        model: after it.
+        problem: why that round is not on disk, or None.
+    """
+
+    def __init__(self, run: Run, roster: Roster, watcher: ServerWatcher) -> None:
+        self._run, self._roster, self._watcher = run, roster, watcher
+        self.round, self.model = run.last.round, run.last.model
+        self.problem: str | None = None
+        self._records = run_folder.read_metrics(run.folder, run.last.round)
+        if not self._records or self._records[-1]["round"] < run.last.round:
+            self._records.append(run.last.record)  # stopped between the checkpoint and the metrics
+            with suppress(OSError):  # it will be tried again after the next round
+                run_folder.write_metrics(run.folder, self._records)
+
+    @property
+    def records(self) -> list[run_folder.Record]:
+        """Of all rounds so far."""
+        return self._records
+
+    def begun(self, round_number: int, attempt: int, cohort: Sequence[int], present: int) -> None:
+        """Tell who is there."""
+        self._watcher.fleet(**self._roster.counts())
+
+    def waiting(self, present: int, needed: int) -> None:
+        """Tell who is there."""
+        self._watcher.fleet(**self._roster.counts())
+
+    def finished(self, outcome: Outcome) -> None:
+        """Persist a round; on a full disk, make room and try again, then leave it to the next round."""
+        began = time.monotonic()
+        self.round, self.model = outcome.round, outcome.model
+        self._records.append(run_folder.record_of(outcome))
+        try:
+            self._save(outcome)
+        except OSError as error:
+            if error.errno not in FULL or not self._save_with_less(outcome):
+                what = "make room in" if error.errno in FULL else "look after"
+                place = self._run.folder.path
+                self.problem = f"round {outcome.round} is not on disk ({error.strerror}); {what} {place}"
+                self._watcher.trouble(self.problem)
+                return
+        self.problem = None
+        self._watcher.saved(outcome.round, time.monotonic() - began)
+        self._prune(self._run.config.deployment.keep_checkpoints)
+
+    def _save_with_less(self, outcome: Outcome) -> bool:
+        """Save once more, after giving up all earlier checkpoints but one; whether it worked."""
+        self._prune(1)
+        try:
+            self._save(outcome)
+        except OSError:
+            return False
+        return True
+
+    def _prune(self, keep: int) -> None:
+        with suppress(OSError):  # what cannot be removed is in nobody's way
+            prune(self._run.folder.checkpoints, keep)
+
+    def _save(self, outcome: Outcome) -> None:
+        save_checkpoint(
+            self._run.folder.checkpoints,
+            Checkpoint(
+                outcome.round,
+                self._run.config.seed,
+                outcome.weights,
+                self._run.last.layout,
+                self._records[-1],
+                dict(self._roster.statuses),
+                outcome.model.memory,
+            ),
+        )
+        run_folder.write_metrics(self._run.folder, self._records)

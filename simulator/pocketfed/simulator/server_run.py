@@ -1,0 +1,112 @@
+"""What a server goes on from: its state folder, made from a bundle at the first start."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from pocketfed.core.bundle import Bundle, copy_bundle, read_bundle
+from pocketfed.core.errors import ConfigError, RunFolderError
+from pocketfed.server.checkpoint import Checkpoint, recover, save_checkpoint
+from pocketfed.server.outcome import Outcome
+from pocketfed.simulator import run_folder
+from pocketfed.simulator.bundles import config_of, open_bundle, spec_of
+from pocketfed.simulator.config import Config
+from pocketfed.simulator.run_folder import RunFolder
+
+BUNDLE = "bundle"
+"""In the state folder, beside what a run folder has."""
+
+
+@dataclass(frozen=True)
+class Run:
+    """What a server goes on from.
+
+    Attributes:
+        folder: of the state.
+        config: of the run.
+        bundle: what phones learn.
+        last: the newest checkpoint; round 0 holds the weights that the bundle came with.
+        problems: checkpoints that could not be read, newest first.
+    """
+
+    folder: RunFolder
+    config: Config
+    bundle: Bundle
+    last: Checkpoint
+    problems: tuple[str, ...] = ()
+
+
+def open_run(
+    state: Path, bundle: Path, config: Config | None, rounds: int | None, tell: Callable[[str], None]
+) -> Run:
+    """Begin a run in an empty state folder, or go on with the one that is there.
+
+    Args:
+        state: folder; made if it is missing.
+        bundle: see `open_bundle`.
+        config: in place of the one that the bundle was made from, or that the run was begun with.
+        rounds: in place of the configuration's.
+        tell: is told of what takes long.
+
+    Raises:
+        UserError: the folder belongs to another bundle, or something cannot be used.
+    """
+    try:
+        state.mkdir(parents=True, exist_ok=True)
+        if RunFolder(state).config.is_file():
+            return _go_on(RunFolder(state), bundle, config, rounds)
+        return _begin(RunFolder(state), bundle, config, rounds, tell)
+    except OSError as error:
+        raise RunFolderError(
+            f"{state} cannot be used ({error}); make room, or choose another --state"
+        ) from error
+
+
+def _begin(
+    folder: RunFolder, bundle: Path, config: Config | None, rounds: int | None, tell: Callable[[str], None]
+) -> Run:
+    """The configuration comes last, and makes the rest a run."""
+    found = open_bundle(bundle, folder.path / BUNDLE, tell)
+    chosen = _with_rounds(config or config_of(found), rounds)
+    _check_fits(chosen, found)
+    if found.folder != folder.path / BUNDLE:
+        found = copy_bundle(found, folder.path / BUNDLE)
+    record = run_folder.record_of(Outcome.untrained(found.weights))
+    begun = Checkpoint(0, chosen.seed, found.weights, found.read_layout(), record)
+    save_checkpoint(folder.checkpoints, begun)
+    run_folder.begin(folder, chosen)
+    return Run(folder, chosen, found, begun)
+
+
+def _go_on(folder: RunFolder, bundle: Path, config: Config | None, rounds: int | None) -> Run:
+    state = folder.path
+    if not (state / BUNDLE).is_dir():
+        raise RunFolderError(f"{state} is the folder of a simulation; choose another --state")
+    found = read_bundle(state / BUNDLE)
+    if spec_of(bundle) != found.spec:
+        raise RunFolderError(
+            f"{state} belongs to a run of another network than {bundle}; choose another --state"
+        )
+    chosen = _with_rounds(config or run_folder.read_config(folder), rounds)
+    _check_fits(chosen, found)
+    last, problems = recover(folder.checkpoints)
+    if last is None or last.layout != found.read_layout():
+        raise RunFolderError(f"{state} has no checkpoint of its bundle; choose another --state, or empty it")
+    run_folder.begin(folder, chosen)
+    return Run(folder, chosen, found, last, tuple(problems))
+
+
+def _with_rounds(config: Config, rounds: int | None) -> Config:
+    return config if rounds is None else config.model_copy(update={"rounds": rounds})
+
+
+def _check_fits(config: Config, bundle: Bundle) -> None:
+    """A configuration may change how phones learn, not what."""
+    made, wanted = config_of(bundle).learning, config.learning
+    problems = [
+        f"learning.{key}: the bundle was made with {getattr(made, key)!r} (got {getattr(wanted, key)!r})"
+        for key in ("backbone", "batch", "optimiser", "mode")
+        if getattr(made, key) != getattr(wanted, key)
+    ]
+    if problems:
+        raise ConfigError(problems)
