@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 from pocketfed.core.errors import NoPhonesError
 from pocketfed.core.modality import Modality
 from pocketfed.core.plan import PhoneStatus
+from pocketfed.server import roster as rosters
 from pocketfed.server.roster import Requirements, Roster, call_roll, version_of
 from tests.server.scripted_grid import ScriptedGrid, adds, fleet
 
@@ -90,3 +91,13 @@ def test_the_roll_ends_when_all_have_answered_or_says_who_is_missing() -> None:
     grid.statuses = {}
     with pytest.raises(NoPhonesError, match=r"none of 3 phones can take part \(who am I\?\)"):
         call_roll(grid, Roster(), expected=3)
+
+
+def test_of_phones_that_are_not_there_only_so_many_are_remembered(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whoever may come can come under any number of names."""
+    monkeypatch.setattr(rosters, "MOST_AWAY", 3)
+    grid, roster = fleet({n: adds(1) for n in range(8)}), Roster()
+    for online in ({100, 101, 102, 103, 104}, {100, 105, 106}, {100, 107}):
+        grid.online = online
+        roster.refresh(grid)
+    assert list(roster.statuses) == [100, 104, 105, 106, 107]

@@ -11,7 +11,7 @@ import pytest
 from pocketfed.core.layout import Layout, Role, Slice
 from pocketfed.server.certificates import make_certificates
 from pocketfed.simulator import run_folder
-from pocketfed.simulator.server_run import open_run
+from pocketfed.simulator.server_run import exclusive_state, open_run
 from tests.conftest import Shown
 from tests.simulator.deployed import bundle, settings
 
@@ -87,6 +87,18 @@ def damaged_database(folder: Path) -> list[object]:
     return ["--insecure"]
 
 
+@pytest.fixture
+def another_server(tmp_path: Path) -> Iterator[None]:
+    """One that runs in `held`."""
+    with exclusive_state(tmp_path / "held"):
+        yield
+
+
+def state_of_another_server(folder: Path) -> list[object]:
+    return ["--insecure", "--state", folder / "held"]
+
+
+@pytest.mark.usefixtures("another_server")
 @pytest.mark.parametrize(
     ("make", "expected"),
     [
@@ -102,6 +114,7 @@ def damaged_database(folder: Path) -> list[object]:
         (mistakes_in_the_configuration, ["deployment.quorum", "deployment.deadline", "deployment.smell"]),
         (no_configuration, ["absent.toml cannot be read"]),
         (state_that_is_a_file, ["cannot be used", "choose another --state"]),
+        (state_of_another_server, ["another server runs in", "held; stop it, or choose another --state"]),
         (damaged_database, ["fleet.db cannot be used (file is not a database)", "enrol all phones anew"]),
     ],
 )

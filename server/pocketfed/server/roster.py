@@ -14,6 +14,9 @@ from pocketfed.server.messages import GONE, ask_status, unpack_status
 ANSWER_WITHIN = 60.0
 """Seconds after which a phone that was asked for its status is asked again."""
 
+MOST_AWAY = 10_000
+"""Phones that are not there, and are remembered all the same; of more, those that answered last."""
+
 
 @dataclass(frozen=True)
 class Requirements:
@@ -138,15 +141,26 @@ class Roster:
                 continue  # it is asked again when it is back
             self._answered[node] = now
             try:
-                self.statuses[node] = unpack_status(reply)
+                status = unpack_status(reply)
+                self.statuses.pop(node, None)
+                self.statuses[node] = status  # the last one in the order of the dictionary
                 self._benched.discard(node)
                 self.strangers.pop(node, None)
             except UpdateRejected as error:
                 self.statuses.pop(node, None)
                 self.strangers[node] = str(error)[:300]
+        self._forget_some()
         overdue = [node for node, (_, asked) in self._asked.items() if now - asked > ANSWER_WITHIN]
         for node in overdue:
             del self._asked[node]
+
+    def _forget_some(self) -> None:
+        for known in (self.statuses, self.strangers):
+            away = [node for node in known if node not in self._online]
+            for node in away[: max(0, len(away) - MOST_AWAY)]:
+                del known[node]
+                self._answered.pop(node, None)
+                self._benched.discard(node)
 
 
 def call_roll(grid: Grid, roster: Roster, expected: int, patience: float = 600.0) -> None:

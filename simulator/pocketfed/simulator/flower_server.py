@@ -19,7 +19,7 @@ from pocketfed.simulator.config import build_config, read_toml
 from pocketfed.simulator.deployment import requirements_of, rounds_of
 from pocketfed.simulator.flower_settings import Settings
 from pocketfed.simulator.keeper import Keeper
-from pocketfed.simulator.server_run import open_run
+from pocketfed.simulator.server_run import exclusive_state, open_run
 
 WHERE = 'flwr run -c \'bundle="/…" state="/…"\''
 
@@ -34,7 +34,7 @@ def main(grid: Grid, context: Context) -> None:
     config = settings.optional_path("config")
     rounds = settings.number("rounds") if settings.has("rounds") else 0
     settings.check()
-    with structured_logs(folder=state) as log, StockGrid(grid) as stock:
+    with exclusive_state(state), structured_logs(folder=state) as log, StockGrid(grid) as stock:
         chosen = build_config(read_toml(config)) if config else None
         run = open_run(state, bundle, chosen, rounds or None, log.info)
         if run.config.deployment.late == "count":

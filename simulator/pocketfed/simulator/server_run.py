@@ -1,11 +1,13 @@
 """What a server goes on from: its state folder, made from a bundle at the first start."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
 from pocketfed.core.bundle import Bundle, copy_bundle, read_bundle
 from pocketfed.core.errors import ConfigError, RunFolderError
+from pocketfed.core.exclusive import exclusive
 from pocketfed.server.checkpoint import Checkpoint, recover, save_checkpoint
 from pocketfed.server.outcome import Outcome
 from pocketfed.simulator import run_folder
@@ -36,6 +38,23 @@ class Run:
     problems: tuple[str, ...] = ()
 
 
+@contextmanager
+def exclusive_state(state: Path) -> Iterator[None]:
+    """Take a state folder, which is made if it is missing, for this server.
+
+    Raises:
+        RunFolderError: another server runs in it, or it cannot be used.
+    """
+    taken = RunFolderError(f"another server runs in {state}; stop it, or choose another --state")
+    with ExitStack() as stack:
+        try:
+            state.mkdir(parents=True, exist_ok=True)
+            stack.enter_context(exclusive(state, taken))
+        except OSError as error:
+            raise _unusable(state, error) from error
+        yield
+
+
 def open_run(
     state: Path, bundle: Path, config: Config | None, rounds: int | None, tell: Callable[[str], None]
 ) -> Run:
@@ -57,9 +76,11 @@ def open_run(
             return _go_on(RunFolder(state), bundle, config, rounds)
         return _begin(RunFolder(state), bundle, config, rounds, tell)
     except OSError as error:
-        raise RunFolderError(
-            f"{state} cannot be used ({error}); make room, or choose another --state"
-        ) from error
+        raise _unusable(state, error) from error
+
+
+def _unusable(state: Path, error: OSError) -> RunFolderError:
+    return RunFolderError(f"{state} cannot be used ({error}); make room, or choose another --state")
 
 
 def _begin(

@@ -99,7 +99,18 @@ def test_a_crash_between_registering_and_going_online(superlink: SuperLink, star
     assert again.wire.calls == ["activate-node", "send-node-heartbeat", "pull-messages"]
 
 
-@pytest.mark.parametrize("content", [b"", b"{", b"[]", b'{"server": "x"}', b'{"server": "x", "node": "1"}'])
+def test_a_phone_that_starts_anew_finds_its_server_at_another_address(
+    superlink: SuperLink, start: Start
+) -> None:
+    phone = start(superlink.url)
+    phone.agent.step()
+    again = start(superlink.url.replace("127.0.0.1", "localhost"))
+    again.agent.step()
+    assert again.wire.calls == ["activate-node", "send-node-heartbeat", "pull-messages"]
+    assert again.agent.node == phone.agent.node
+
+
+@pytest.mark.parametrize("content", [b"", b"{", b"[]", b'{"server": "x"}', b'{"node": "1"}'])
 def test_a_damaged_node_file_is_replaced(
     content: bytes, superlink: SuperLink, start: Start, tmp_path: Path
 ) -> None:

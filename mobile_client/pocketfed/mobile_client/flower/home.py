@@ -8,13 +8,13 @@ log           what the command printed; `log.1` before that
 lock          held by the one process that may use the folder
 """
 
-import fcntl
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
 from pocketfed.core.errors import PolicyError
+from pocketfed.core.exclusive import exclusive
 
 
 @dataclass(frozen=True)
@@ -34,7 +34,7 @@ class Home:
 
     @property
     def node(self) -> Path:
-        """Server and node id."""
+        """The node's id."""
         return self.folder / "node.json"
 
     @property
@@ -55,16 +55,11 @@ def open_home(folder: Path) -> Iterator[Home]:
     Raises:
         PolicyError: it cannot be made, or another process has it.
     """
-    try:
-        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-        lock = (folder / "lock").open("w")
-    except OSError as error:
-        raise PolicyError(f"the home folder {folder} cannot be used ({error.strerror})") from error
-    with lock:
+    taken = PolicyError(f"another phone runs in {folder}; give this one a folder of its own: --home")
+    with ExitStack() as stack:
         try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+            stack.enter_context(exclusive(folder, taken))
         except OSError as error:
-            raise PolicyError(
-                f"another phone runs in {folder}; give this one a folder of its own: --home"
-            ) from error
+            raise PolicyError(f"the home folder {folder} cannot be used ({error.strerror})") from error
         yield Home(folder)

@@ -117,9 +117,9 @@ class Membership:
 
     def _remembered(self) -> int | None:
         try:
-            values = json.loads(self._path.read_bytes()[:4096])
-            node = values["node"]
-            return node if values["server"] == self._fleet.caller.server and type(node) is int else None
+            # Of whatever server it was: this one may have moved here, and another one does not know the node.
+            node = json.loads(self._path.read_bytes()[:4096])["node"]
+            return node if type(node) is int else None
         except FileNotFoundError:
             return None
         except (OSError, ValueError, KeyError, TypeError) as error:
@@ -127,8 +127,7 @@ class Membership:
             return None
 
     def _remember(self, node: int) -> None:
-        values = {"server": self._fleet.caller.server, "node": node}
-        write_atomically(self._path, json.dumps(values).encode())
+        write_atomically(self._path, json.dumps({"node": node}).encode())
 
 
 def keep_alive(beat: Callable[[], None], interval: float, stop: threading.Event) -> None:

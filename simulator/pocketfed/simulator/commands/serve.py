@@ -67,7 +67,7 @@ def serve(
         from pocketfed.simulator.config import build_config, read_toml
         from pocketfed.simulator.deployment import Place
         from pocketfed.simulator.deployment import serve as run_server
-        from pocketfed.simulator.server_run import open_run
+        from pocketfed.simulator.server_run import exclusive_state, open_run
 
         if insecure == (cert is not None or key is not None):
             raise ConfigError(
@@ -78,34 +78,37 @@ def serve(
         if (cert is None) != (key is None):
             raise ConfigError(["--cert and --key belong together"])
         settings = build_config(read_toml(config)) if config else None
-    with console.status("opening the bundle") as status:
-        run = open_run(state, bundle, settings, rounds, status.update)
-    if insecure and needs_token(host):
-        console.print(
-            "Warning: --insecure beyond this machine: whoever is on the way can read and change weights.",
-            style="yellow",
-        )
-    token = _page_token(state / "page-token") if needs_token(host) else None
-    place = Place(host, port, Tls(cert, key) if cert and key else None, not open_to_all, token)
-    stop = threading.Event()
-    for name in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(name, lambda number, frame: stop.set())
-    scoreboard, metrics = Scoreboard(run.config.rounds, run.config.deployment.deadline), Metrics()
-
-    def ready(url: str) -> None:
-        page = f"{url}/?token={token}" if token else f"{url}/"
-        console.print(f"Serving phones at {url}\nPage: {page}", highlight=False, soft_wrap=True)
-        if not open_to_all:
+    with exclusive_state(state):
+        with console.status("opening the bundle") as status:
+            run = open_run(state, bundle, settings, rounds, status.update)
+        if insecure and needs_token(host):
             console.print(
-                f"Enrol phones with: pocketfed enrol --state {state} KEY.pub", highlight=False, soft_wrap=True
+                "Warning: --insecure beyond this machine: whoever is on the way can read and change weights.",
+                style="yellow",
             )
+        token = _page_token(state / "page-token") if needs_token(host) else None
+        place = Place(host, port, Tls(cert, key) if cert and key else None, not open_to_all, token)
+        stop = threading.Event()
+        for name in (signal.SIGTERM, signal.SIGINT):
+            signal.signal(name, lambda number, frame: stop.set())
+        scoreboard, metrics = Scoreboard(run.config.rounds, run.config.deployment.deadline), Metrics()
 
-    with structured_logs(LogFormat(log_format), state):
-        watcher = Everyone(RoundLog(), metrics, scoreboard)
-        run_server(run, place, watcher, metrics, scoreboard, ready, stop.is_set)
-    done = "Stopped" if stop.is_set() else f"All {run.config.rounds} rounds are finished"
-    console.print(f"{done}. Checkpoints: {run.folder.checkpoints}", highlight=False, soft_wrap=True)
-    sys.stdout.flush()
+        def ready(url: str) -> None:
+            page = f"{url}/?token={token}" if token else f"{url}/"
+            console.print(f"Serving phones at {url}\nPage: {page}", highlight=False, soft_wrap=True)
+            if not open_to_all:
+                console.print(
+                    f"Enrol phones with: pocketfed enrol --state {state} KEY.pub",
+                    highlight=False,
+                    soft_wrap=True,
+                )
+
+        with structured_logs(LogFormat(log_format), state):
+            watcher = Everyone(RoundLog(), metrics, scoreboard)
+            run_server(run, place, watcher, metrics, scoreboard, ready, stop.is_set)
+        done = "Stopped" if stop.is_set() else f"All {run.config.rounds} rounds are finished"
+        console.print(f"{done}. Checkpoints: {run.folder.checkpoints}", highlight=False, soft_wrap=True)
+        sys.stdout.flush()
 
 
 def _page_token(path: Path) -> str:
