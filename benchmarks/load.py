@@ -1,22 +1,23 @@
 """A server under the load of many phones: python benchmarks/load.py --phones 200
 
 Starts `pocketfed serve` as a process of its own, with the default network (one record of 1.9 MB each way), and phones
-that answer at once, each with its own key and connection, all in this process. Prints rounds per minute, the time of
-each call as phones see it, calls per phone and round, and what the server took. TLS and enrolment are on.
+that answer at once, each with its own key and connections, all in this process. Prints rounds per minute, the time of
+each request as phones see it, requests per phone and round, and what the server took. TLS and enrolment are on.
 """
 
 import contextlib
 import json
+import logging
 import os
-import signal
 import statistics
 import subprocess
 import sys
 import tempfile
 import threading
 import time
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Iterator
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -24,6 +25,7 @@ import numpy as np
 import typer
 from cryptography.hazmat.primitives.asymmetric import ec
 
+from pocketfed.core.bundle import read_bundle
 from pocketfed.core.errors import PocketfedError
 from pocketfed.core.plan import PhoneStatus, Update
 from pocketfed.core.wire import INSTRUCTION, STATUS, UPDATE, read_instruction, status_items, update_items
@@ -38,95 +40,159 @@ from pocketfed.mobile_client.flower.task import Task
 from pocketfed.server.certificates import make_certificates
 from pocketfed.server.enrolment import open_fleet
 
-POLL = Pace(first=0.2, most=2.0)
-"""Phones of a load test are more eager than real ones, and cost the server more."""
+PACE = Pace(first=0.5, most=5.0)
+"""Real phones let their polls grow to 30 seconds apart; these end their rounds sooner, and cost the server more."""
+
+HEARTBEAT = 60.0
+"""Seconds, as `pocketfed phone` has it."""
+
+WARM = 2
+"""Rounds that are not measured: phones connect, and are asked who they are."""
+
+MEMORY = Path("/dev/shm")
+"""Where phones keep their journals, if it exists: real ones do not share a disk with the server."""
+
+IDLE = "pull-messages, nothing there"
+
+
+@dataclass
+class Tally:
+    """What phones saw of the server.
+
+    Attributes:
+        seconds: of each request, by name.
+        statuses: how often each request ended so, other than with 200.
+    """
+
+    seconds: dict[str, list[float]] = field(default_factory=lambda: defaultdict(list))
+    statuses: Counter[str] = field(default_factory=Counter)
+    over: bool = False  # what happens from now on says nothing of the server
 
 
 class TimedCaller(Caller):
-    """Notes how long each call took."""
+    """Notes how long each request took, and how it ended."""
 
-    def __init__(self, *args: Any, times: dict[str, list[float]], **kwargs: Any) -> None:
-        super().__init__(*args, **kwargs)
-        self._times = times
+    def __init__(self, *arguments: Any, tally: Tally, **options: Any) -> None:
+        super().__init__(*arguments, **options)
+        self._tally = tally
 
-    def call(self, name: str, request: Any, response: Any, tries: int | None = None) -> Any:
-        """See `Caller`."""
+    def _send(self, name: str, body: bytes) -> tuple[int, str | None, bytes]:
+        if self._tally.over:
+            sys.exit()  # this phone's thread
         began = time.perf_counter()
-        answer = super().call(name, request, response, tries)
-        idle = name == "pull-messages" and not answer.messages_list
-        self._times["pull-messages, nothing there" if idle else name].append(time.perf_counter() - began)
-        return answer
+        try:
+            status, date, content = super()._send(name, body)
+        except Exception as error:
+            if not self._tally.over:
+                self._tally.statuses[f"{name}: {type(error).__name__}"] += 1
+            raise
+        idle = name == "pull-messages" and not content
+        self._tally.seconds[IDLE if idle else name].append(time.perf_counter() - began)
+        if status != 200:
+            self._tally.statuses[f"{name}: {status}"] += 1
+        return status, date, content
 
 
-class Idle:
-    """A phone that trains in no time: the weights it was sent, a little changed."""
+class Instant:
+    """A phone that trains in no time: the weights it was sent, a little changed, as no other phone changes them."""
 
-    def __init__(self, number: int) -> None:
-        self._number = number
+    def __init__(self, number: int, layout: str) -> None:
+        self._status = PhoneStatus(number, charging=True, layout=layout)
 
     def __call__(self, task: Task) -> Records:
         """See `Handle`."""
         if task.kind == "query":
-            return {STATUS: status_items(PhoneStatus(self._number, charging=True))}
+            return {STATUS: status_items(self._status)}
         asked = read_instruction(task.records[INSTRUCTION])
-        change = np.float32(1e-3) * np.random.default_rng(self._number).standard_normal(asked.weights.size)
-        weights = asked.weights + change.astype(np.float32)
+        weights = asked.weights * np.float32(1 + 1e-5 * (self._status.number + 1))
         return {UPDATE: update_items(Update(weights, 32, round=asked.plan.round, layout=asked.layout))}
+
+
+@dataclass(frozen=True)
+class Taken:
+    """What a process has taken so far: seconds of CPU, megabytes resident now and at most."""
+
+    cpu: float
+    resident: float
+    peak: float
+
+    @classmethod
+    def by(cls, pid: int) -> "Taken":
+        """Read it, from Linux."""
+        fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+        cpu = (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+        lines = Path(f"/proc/{pid}/status").read_text().splitlines()
+        sizes = {line.split(":")[0]: int(line.split()[1]) / 1000 for line in lines if line.startswith("Vm")}
+        return cls(cpu, sizes["VmRSS"], sizes["VmHWM"])
 
 
 def main(
     phones: Annotated[int, typer.Option(help="Phones at once.")] = 200,
-    rounds: Annotated[int, typer.Option(help="Rounds.")] = 6,
+    rounds: Annotated[int, typer.Option(min=WARM + 1, help="Rounds, with two that are not measured.")] = 6,
 ) -> None:
     """Print the figures as Markdown."""
-    with tempfile.TemporaryDirectory(prefix="pocketfed-load-") as name:
-        folder = Path(name)
+    logging.disable(logging.WARNING)  # of phones whose server has ended
+    homes = MEMORY if MEMORY.is_dir() else None
+    with (
+        tempfile.TemporaryDirectory(prefix="pocketfed-load-") as name,
+        tempfile.TemporaryDirectory(prefix="pocketfed-phones-", dir=homes) as home,
+    ):
+        folder, tally = Path(name), Tally()
         make_certificates(folder / "certs", ["127.0.0.1"])
-        keys = [PhoneKey(ec.generate_private_key(ec.SECP256R1())) for _ in range(phones)]
-        enrolment = open_fleet(folder / "state")
-        for number, key in enumerate(keys):
-            enrolment.register(key.public_pem, f"phone {number}")
-        times: dict[str, list[float]] = defaultdict(list)
+        keys = _enrol(folder / "state", phones)
+        verify = trust(folder / "certs/ca.pem")
         with _server(folder, phones, rounds) as (process, url):
-            threads = [
-                threading.Thread(target=_phone, args=(folder, url, number, key, times), daemon=True)
-                for number, key in enumerate(keys)
-            ]
-            for thread in threads:
-                thread.start()
-            while process.poll() is None and not _finished(folder, rounds):
-                time.sleep(0.2)
-            cpu, peak = _taken(process.pid)
-        records = [json.loads(line) for line in (folder / "state" / "metrics.jsonl").read_text().splitlines()]
-        print(report(phones, records, times, cpu, peak))
+            before = Taken.by(process.pid)
+            layout = read_bundle(folder / "state" / "bundle").spec.layout
+            for number, key in enumerate(keys):
+                place = Path(home) / str(number)
+                caller = TimedCaller(url, key, verify=verify, tally=tally)
+                phone = (place, caller, Instant(number, layout))
+                threading.Thread(target=_run_phone, args=phone, daemon=True).start()
+            warm, after = _watch(process, folder / "state" / "metrics.jsonl", rounds)
+            tally.over = True
+        lines = (folder / "state" / "metrics.jsonl").read_text().splitlines()
+        print(report(phones, [json.loads(line) for line in lines], tally, before, warm, after))
 
 
 def report(
-    phones: int, records: list[dict[str, Any]], times: dict[str, list[float]], cpu: float, peak: float
+    phones: int, records: list[dict[str, Any]], tally: Tally, before: Taken, warm: Taken, after: Taken
 ) -> str:
-    """The figures; the first round, in which phones connect, counts for nothing but calls."""
-    later = [record["seconds"] for record in records[2:]]
-    busy = sum(len(v) for k, v in times.items() if "nothing" not in k and "node" not in k)
-    asked = sum(record["phones"] for record in records)
-    pace, calls = 60 / statistics.mean(later), busy / max(1, asked)
+    """The figures, of the rounds after the first `WARM`; of the requests, all."""
+    later = [sum(record["phases"].values()) for record in records[1 + WARM :]]
+    working = sum(
+        len(values) for name, values in tally.seconds.items() if name != IDLE and "node" not in name
+    )
+    messages = sum(record["phones"] for record in records) + phones  # each was asked once who it is
+    cost = (after.cpu - warm.cpu) / (len(later) * phones)
     headline = (
-        f"{phones} phones: {pace:.1f} rounds a minute, {calls:.1f} calls per phone and round, "
-        f"server {cpu:.0f} s CPU, peak {peak:.0f} MB"
+        f"{phones} phones: {60 / statistics.mean(later):.1f} rounds a minute, {working / messages:.1f} requests per "
+        f"phone and message besides idle polls; server {1e3 * cost:.0f} ms CPU per phone and round, "
+        f"{before.resident:.0f} MB before phones came and {after.peak:.0f} MB at most; "
+        f"not answered with 200: {dict(tally.statuses) or 'none'}"
     )
     lines = [
         headline,
         "",
-        "| call | times | p50 ms | p95 ms |",
+        "| request | times | p50 ms | p95 ms |",
         "|---|---|---|---|",
     ]
-    for name, values in sorted(times.items()):
+    for name, values in sorted(tally.seconds.items()):
         p50, p95 = (1e3 * float(np.quantile(values, q)) for q in (0.5, 0.95))
         lines.append(f"| {name} | {len(values)} | {p50:.0f} | {p95:.0f} |")
     return "\n".join(lines)
 
 
+def _enrol(state: Path, phones: int) -> list[PhoneKey]:
+    fleet = open_fleet(state)
+    keys = [PhoneKey(ec.generate_private_key(ec.SECP256R1())) for _ in range(phones)]
+    for number, key in enumerate(keys):
+        fleet.register(key.public_pem, f"phone {number}")
+    return keys
+
+
 @contextlib.contextmanager
-def _server(folder: Path, phones: int, rounds: int) -> Iterator[tuple[subprocess.Popen[str], str]]:
+def _server(folder: Path, phones: int, rounds: int) -> Iterator[tuple[subprocess.Popen[bytes], str]]:
     (folder / "config.toml").write_text(
         f"rounds = {rounds}\n[deployment]\nminimum = {phones}\nover_selection = 0\nquorum = 1.0\ndeadline = 600\n"
     )
@@ -135,45 +201,47 @@ def _server(folder: Path, phones: int, rounds: int) -> Iterator[tuple[subprocess
         "--state", str(folder / "state"), "--port", "0",
         "--cert", str(folder / "certs/server.pem"), "--key", str(folder / "certs/server-key.pem"),
     ]  # fmt: skip
-    process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
-    assert process.stderr is not None
+    said = folder / "said"
+    with said.open("wb") as output:
+        process = subprocess.Popen(command, stderr=output)
     try:
-        for line in process.stderr:
-            if line.startswith("Serving phones at "):
-                threading.Thread(target=process.stderr.read, daemon=True).start()
-                yield process, line.removeprefix("Serving phones at ").strip()
-                break
-        else:
-            raise RuntimeError("the server did not start")
+        yield process, _address(process, said)
     finally:
-        process.send_signal(signal.SIGTERM)
+        process.terminate()
         process.wait(30)
 
 
-def _phone(folder: Path, url: str, number: int, key: PhoneKey, times: dict[str, list[float]]) -> None:
-    home = folder / f"phone-{number}"
+def _address(process: subprocess.Popen[bytes], said: Path) -> str:
+    while process.poll() is None:
+        for line in said.read_text().splitlines():
+            if line.startswith("Serving phones at "):
+                return line.removeprefix("Serving phones at ").strip()
+        time.sleep(0.1)
+    raise SystemExit(f"the server did not start:\n{said.read_text()}")
+
+
+def _run_phone(home: Path, caller: Caller, work: Instant) -> None:
     home.mkdir()
-    with TimedCaller(url, key, verify=trust(folder / "certs/ca.pem"), times=times) as caller:
-        fleet = Fleet(caller)
-        agent = Agent(
-            fleet, Membership(fleet, home / "node.json", 600), Journal(home / "journal"), Idle(number), POLL
-        )
-        with contextlib.suppress(PocketfedError):  # the server ends before its phones
-            agent.run()
+    fleet = Fleet(caller)
+    member = Membership(fleet, home / "node.json", HEARTBEAT)
+    with caller, contextlib.suppress(PocketfedError):  # the server ends before its phones
+        Agent(fleet, member, Journal(home / "journal"), work, PACE).run()
 
 
-def _finished(folder: Path, rounds: int) -> bool:
-    metrics = folder / "state" / "metrics.jsonl"
-    return metrics.is_file() and len(metrics.read_text().splitlines()) > rounds
-
-
-def _taken(pid: int) -> tuple[float, float]:
-    """Seconds of CPU and peak resident megabytes of a process."""
-    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
-    cpu = (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
-    status = Path(f"/proc/{pid}/status").read_text()
-    (peak,) = (int(line.split()[1]) for line in status.splitlines() if line.startswith("VmHWM"))
-    return cpu, peak / 1024
+def _watch(process: subprocess.Popen[bytes], metrics: Path, rounds: int) -> tuple[Taken, Taken]:
+    """Wait for the last round, saying how it gets on; what the server had taken when it was warm, and in the end."""
+    began, told = time.monotonic(), 0
+    warm = after = Taken.by(process.pid)
+    while told < rounds and process.poll() is None:
+        time.sleep(0.05)
+        finished = len(metrics.read_text().splitlines()) - 1 if metrics.is_file() else 0
+        if finished > told:
+            told, after = finished, Taken.by(process.pid)
+            warm = after if told <= WARM else warm
+            print(f"round {told} of {rounds} after {time.monotonic() - began:.1f} s", file=sys.stderr)
+    if told < rounds:
+        raise SystemExit("the server ended before its last round")
+    return warm, after
 
 
 if __name__ == "__main__":

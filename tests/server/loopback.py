@@ -6,7 +6,6 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from cryptography.hazmat.primitives.asymmetric import ec
@@ -57,24 +56,10 @@ class Adder:
         return {UPDATE: update_items(Update(weights, 1, {}, {}, asked.plan.round, asked.layout))}
 
 
-class PatientCaller(Caller):
-    """Asks again where a crowd of phones in one process finds Flower's database locked (HTTP 500)."""
-
-    def call(self, name: str, request: Any, response: Any, tries: int | None = None) -> Any:
-        for _ in range(20):
-            try:
-                return super().call(name, request, response, tries)
-            except CallRefused as refused:
-                if refused.status < 500:
-                    raise
-                time.sleep(0.3)
-        raise RuntimeError(f"{name} is refused for ever")
-
-
 def caller(url: str) -> Caller:
     """A phone with a new key."""
     key = PhoneKey(ec.generate_private_key(ec.SECP256R1()))
-    return PatientCaller(url, key, retry=Retry(tries=6, first=0.2))
+    return Caller(url, key, retry=Retry(tries=6, first=0.2))
 
 
 @contextmanager

@@ -91,7 +91,6 @@ def test_any_bytes_on_any_route_leave_the_server_as_it_was(tmp_path: Path, clien
                 404,
                 409,
                 412,
-                500,
             )
         most = 2 * (4 * SIZE + ENVELOPE)
         for route in ROUTES:

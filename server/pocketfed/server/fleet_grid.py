@@ -66,7 +66,7 @@ class FleetGrid(RunGrid):
         """The answers to these messages that are here, each once."""
         wanted = self._sent.keys() & set(message_ids)
         until = time.monotonic() + UPLOAD_PATIENCE
-        for envelope, objects in self._fleet.answers(wanted) if wanted else ():
+        for envelope, objects in self._fleet.answers(wanted - self._uploads.keys()):
             self._uploads[envelope.metadata.reply_to_message_id] = _Upload(envelope, objects, until)
         return [reply for key in wanted & self._uploads.keys() if (reply := self._take(key)) is not None]
 

@@ -5,14 +5,17 @@ tests/server/test_flower_private.py says what has changed when a new Flower brea
 
 import math
 import threading
+import time
 import warnings
-from collections.abc import Collection, Iterable, Iterator, Sequence
-from contextlib import AbstractContextManager
+from collections.abc import Awaitable, Callable, Collection, Iterable, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
+from typing import Any
 
-from fastapi import Depends, FastAPI, Request
+from fastapi import Depends, FastAPI, HTTPException, Request
+from fastapi.responses import Response
 from flwr.app import Error, Message, RecordDict
 from flwr.app.message import remove_content_from_message
 from flwr.common.constant import NOOP_ACCOUNT_NAME, NOOP_FLWR_AID, SUPERLINK_NODE_ID, SubStatus
@@ -20,6 +23,7 @@ from flwr.proto.fleet_pb2 import PushMessagesRequest
 from flwr.proto.message_pb2 import ObjectTree
 from flwr.server.superlink.linkstate import LinkStateFactory, SqlLinkState
 from flwr.supercore.constant import NOOP_FEDERATION_ID, NodeStatus, TaskType
+from flwr.supercore.date import now
 from flwr.supercore.error import ApiErrorCode, FlowerError, http_error_translator
 from flwr.supercore.inflatable.inflatable_object import (
     get_all_nested_objects,
@@ -30,19 +34,23 @@ from flwr.supercore.inflatable.inflatable_object import (
     no_object_id_recompute,
 )
 from flwr.supercore.inflatable.inflatable_utils import inflate_object_from_contents
-from flwr.supercore.object_store import ObjectStoreFactory
+from flwr.supercore.object_store import NoObjectInStoreError, ObjectStoreFactory
 from flwr.supercore.object_store.in_memory_object_store import InMemoryObjectStore
-from flwr.supercore.protobuf.translation import ProtobufTranslationMiddleware
+from flwr.supercore.protobuf.translation import ProtobufTranslationMiddleware, get_protobuf_request
 from flwr.supercore.run import Run
+from flwr.supercore.state.schema.corestate_models import ObjectPushSession
 from flwr.supercore.task_identity import TaskIdentity
 from flwr.superlink.dependencies.linkstate import get_linkstate
 from flwr.superlink.federation import NoOpFederationManager
 from flwr.superlink.routers.fleet.node_auth import NodeAuthMiddleware
+from flwr.superlink.routers.fleet.router import get_enable_supernode_auth
 from flwr.superlink.routers.fleet.router import router as fleet_router
-from sqlalchemy.exc import DBAPIError
+from sqlalchemy import delete
+from sqlalchemy.exc import DBAPIError, IntegrityError
 from sqlalchemy.exc import OperationalError as DatabaseError
+from sqlalchemy.orm import Session
 from starlette.middleware import Middleware
-from starlette.middleware.base import BaseHTTPMiddleware
+from starlette.middleware.base import BaseHTTPMiddleware, RequestResponseEndpoint
 
 from pocketfed.core.errors import RunFolderError, UpdateRejected
 
@@ -71,6 +79,15 @@ KINDS = ("Message", "RecordDict", "ConfigRecord", "MetricRecord")
 
 LONGEST_REASON = 300
 """Characters."""
+
+LOOK_AT_ALL = 2.0
+"""Seconds between two looks at all that was asked, for phones that have gone without an answer."""
+
+SWEEP = 1.0
+"""Seconds between two looks for runs that show no life. Flower looks with every call of a phone."""
+
+MISTAKES = (KeyError, ValueError, OverflowError, NoObjectInStoreError, IntegrityError)
+"""What Flower raises on calls that make no sense: an unknown run, an object that is not what its id says."""
 
 
 def act_as_server(run_id: int, task_id: int = 1) -> None:
@@ -133,17 +150,19 @@ class Fleet:
         """
         objects = ObjectStoreFactory()
         objects.store_instance = self._objects = _BoundedStore(largest_answer)
-        self._factory = LinkStateFactory(str(database), NoOpFederationManager(), objects)
+        federations = NoOpFederationManager()
+        self._factory = LinkStateFactory(str(database), federations, objects)
+        self._state = _State(str(database), federations, self._objects)
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # Flower's migrations use what Alembic deprecates
             try:
-                state = self._factory.state()
+                self._state.initialize()
             except DBAPIError as error:
                 raise RunFolderError(
                     f"{database} cannot be used ({error.orig}); make room, or move it away and enrol all phones anew"
                 ) from error
-        assert isinstance(state, SqlLinkState)
-        self._state = state
+        self._factory.state_instance = self._state
+        self._looked_at_all = -math.inf
         self._run: Run | None = None
         self._ended = threading.Event()
         self._fault: DatabaseError | None = None
@@ -160,13 +179,15 @@ class Fleet:
             redoc_url=None,
             openapi_url=None,
             middleware=[
-                Middleware(BaseHTTPMiddleware, dispatch=http_error_translator),
+                Middleware(BaseHTTPMiddleware, dispatch=_answer_errors),
                 Middleware(ProtobufTranslationMiddleware),
                 Middleware(NodeAuthMiddleware),
             ],
         )
         app.state.linkstate_factory = self._factory
         app.state.enable_supernode_auth = enrolled_only
+        for cheap in (get_linkstate, get_protobuf_request, get_enable_supernode_auth):
+            app.dependency_overrides[cheap] = _without_a_thread(cheap)
         app.include_router(fleet_router, dependencies=[Depends(_check_answer)])
         return app
 
@@ -250,6 +271,7 @@ class Fleet:
         Content that messages share is stored once.
         """
         assert self._run is not None
+        self._state.forget_stale_sessions()
         store = self._state.object_store
         with reusing_object_ids():
             for message in messages:
@@ -268,10 +290,16 @@ class Fleet:
     def answers(self, instructions: Collection[str]) -> list[tuple[Message, tuple[str, ...]]]:
         """What has come for these instructions since last asked: envelopes, and the ids of their objects.
 
-        An envelope has no content. Instructions that expired, and phones that went, are answered with Flower's errors.
+        An envelope has no content. Instructions that expired, and phones that went, are answered with Flower's errors,
+        within `LOOK_AT_ALL` seconds; for answers, only what phones have offered is looked up.
         """
         assert self._run is not None
-        found = self._state.get_message_res(set(instructions), self._run.run_id)
+        asked = set(instructions)
+        if time.monotonic() < self._looked_at_all + LOOK_AT_ALL:
+            asked = self._objects.offered(asked)
+        else:
+            self._looked_at_all = time.monotonic()
+        found = self._state.get_message_res(asked, self._run.run_id) if asked else ()
         return [(envelope, self._objects_of(envelope)) for envelope in found]
 
     def _objects_of(self, envelope: Message) -> tuple[str, ...]:
@@ -315,6 +343,54 @@ class Fleet:
         self._state.delete_messages({instruction})
         self._objects.delete(envelope.metadata.message_id)
         self._objects.free(instruction)
+
+
+class _State(SqlLinkState):
+    """Flower's state for a crowd: one transaction at a time, and none that is of no use here.
+
+    SQLite has one writer. Flower's threads would wait for it inside SQLite, asleep between two looks; those that are
+    unlucky for five seconds fail with "database is locked", and their phones are answered HTTP 500.
+    """
+
+    def __init__(self, *arguments: Any) -> None:
+        super().__init__(*arguments)
+        self._turn = threading.RLock()  # transactions nest
+        self._swept = -math.inf
+
+    @contextmanager
+    def session(self) -> Iterator[Session]:
+        with self._turn, super().session() as session:
+            yield session
+
+    def _cleanup_expired_task_tokens(self) -> None:
+        with self._turn:
+            if time.monotonic() < self._swept + SWEEP:
+                return
+            self._swept = time.monotonic()
+            super()._cleanup_expired_task_tokens()
+
+    def store_traffic(self, run_id: int, *, bytes_sent: int, bytes_recv: int) -> None:
+        """Nobody reads it here; `/metrics` has its own."""
+
+    def add_clientapp_runtime(self, run_id: int, runtime: float) -> None:
+        """Nobody reads it here."""
+
+    def store_message_and_object_tree(
+        self, message: Message, object_tree: ObjectTree, session_id: str
+    ) -> tuple[bool, list[str]]:
+        """As Flower does, and forget the session of an answer of which nothing is to be pushed."""
+        stored, missing = False, list[str]()
+        try:
+            stored, missing = super().store_message_and_object_tree(message, object_tree, session_id)
+        finally:
+            if not missing:
+                self._cleanup_push_session(session_id, cleanup_messages=False)
+        return stored, missing
+
+    def forget_stale_sessions(self) -> None:
+        """Of phones that stopped half-way. What they had pushed goes with their instruction."""
+        with self.session() as session:
+            session.execute(delete(ObjectPushSession).where(ObjectPushSession.expires_at < now()))
 
 
 class _BoundedStore(InMemoryObjectStore):
@@ -390,6 +466,11 @@ class _BoundedStore(InMemoryObjectStore):
                     raise _refused("too many answers to one message")
                 offers.add(answer)
 
+    def offered(self, instructions: set[str]) -> set[str]:
+        """Those of these instructions to which an answer was offered."""
+        with self.lock_store:
+            return {instruction for instruction in instructions if self._offers.get(instruction)}
+
     def free(self, instruction: str) -> None:
         """Delete an instruction and all answers that were offered to it."""
         with self.lock_store:
@@ -412,6 +493,29 @@ class _BoundedStore(InMemoryObjectStore):
                     entry = self.store.get(name)
                     waiting += entry.child_object_ids if entry is not None else ()
         return tuple(found)
+
+
+async def _answer_errors(request: Request, call_next: RequestResponseEndpoint) -> Response:
+    """As Flower does; but a caller's mistake is 400, and what the disk does is 503, after which phones try again."""
+
+    async def sorted_out(request: Request) -> Response:
+        try:
+            return await call_next(request)
+        except MISTAKES as error:
+            raise _refused(f"{type(error).__name__}: {error}"[:LONGEST_REASON]) from error
+        except DatabaseError as error:
+            raise HTTPException(503, "The server's database cannot be used now.") from error
+
+    return await http_error_translator(request, sorted_out)
+
+
+def _without_a_thread(dependency: Callable[[Request], Any]) -> Callable[[Request], Awaitable[Any]]:
+    """A dependency that only looks something up; FastAPI would go to a thread and back for each."""
+
+    async def looked_up(request: Request) -> Any:
+        return dependency(request)
+
+    return looked_up
 
 
 async def _check_answer(request: Request) -> None:

@@ -1,5 +1,6 @@
 """An application on uvicorn, in a thread of this process."""
 
+import asyncio
 import socket
 import ssl
 import threading
@@ -10,6 +11,7 @@ from types import TracebackType
 from typing import Any, Self
 
 import uvicorn
+from anyio import to_thread
 
 from pocketfed.core.errors import KeyFileError, ServerError
 
@@ -18,6 +20,9 @@ START_WITHIN = 30.0
 
 STOP_WITHIN = 5
 """Seconds that requests under way get when the server stops."""
+
+THREADS = 8
+"""That answer requests. They mostly wait for one another, as there is one database, and each takes memory."""
 
 
 @dataclass(frozen=True)
@@ -90,9 +95,15 @@ class Serving:
                 ssl_keyfile=tls.key if tls else None,
             )
         )
-        self._thread = threading.Thread(
-            target=self._server.run, kwargs={"sockets": [self._socket]}, name="serving", daemon=True
-        )
+        self._thread = threading.Thread(target=self._run, name="serving", daemon=True)
+
+    def _run(self) -> None:
+        with asyncio.Runner(loop_factory=self._server.config.get_loop_factory()) as runner:
+            runner.run(self._serve())
+
+    async def _serve(self) -> None:
+        to_thread.current_default_thread_limiter().total_tokens = THREADS
+        await self._server.serve(sockets=[self._socket])
 
     @property
     def url(self) -> str:

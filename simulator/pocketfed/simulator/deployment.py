@@ -21,6 +21,7 @@ from pocketfed.server.guard import Guard
 from pocketfed.server.roster import Requirements, Roster
 from pocketfed.server.serving import Serving, Tls
 from pocketfed.server.terms import Rounds, Terms
+from pocketfed.server.turns import Turns
 from pocketfed.server.watch.bounded_body import BoundedBody
 from pocketfed.server.watch.metrics import Metrics
 from pocketfed.server.watch.request_times import RequestTimes
@@ -34,6 +35,9 @@ from pocketfed.simulator.server_run import Run
 
 ENVELOPE = 1 << 20
 """Bytes that an answer may have besides its weights."""
+
+LARGE = ("/v1/fleet/pull-object", "/v1/fleet/push-object")
+"""Calls that carry weights."""
 
 AGAIN = 5.0
 """Seconds after which a database that could not be written is tried again."""
@@ -131,6 +135,7 @@ def serve(
     app = fleet.app(place.enrolled_only)
     app.router.routes.extend(watch_routes(scoreboard, metrics, place.page_token))
     app.add_middleware(BoundedBody, most=2 * largest)
+    app.add_middleware(Turns, paths=LARGE)
     app.add_middleware(RequestTimes, metrics=metrics)
     rounds, everyone = rounds_of(config, bundle), Everyone(watcher, keeper)
 
