@@ -16,8 +16,9 @@ from pocketfed.server.run_grid import RunGrid
 POLL = 0.05
 """Seconds between two looks for answers."""
 
-UPLOAD_PATIENCE = 30.0
-"""Seconds that an answer may take from its envelope to its last object, while others are folded."""
+UPLOAD_PATIENCE = 180.0
+"""Seconds that an answer may take from its envelope to its last object, while others are folded. Flower keeps a session
+of pushes for as long; phones have slow uplinks, and wait for their turn in a crowd."""
 
 
 @dataclass(frozen=True)

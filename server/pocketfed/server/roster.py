@@ -11,8 +11,8 @@ from pocketfed.core.modality import Modality
 from pocketfed.core.plan import PhoneStatus
 from pocketfed.server.messages import GONE, ask_status, unpack_status
 
-ANSWER_WITHIN = 60.0
-"""Seconds after which a phone that was asked for its status is asked again."""
+ANSWER_WITHIN = 120.0
+"""Seconds after which a phone that was asked for its status is asked again. One that is idle looks every 36."""
 
 MOST_AWAY = 10_000
 """Phones that are not there, and are remembered all the same; of more, those that answered last."""
