@@ -5,23 +5,49 @@ From outside the package, `register` in a file that `plugins` names.
 
 from pocketfed.server.aggregators.aggregator import Aggregator, Broadcast, GlobalModel, Memory
 from pocketfed.server.aggregators.fedavg import FedAvg
+from pocketfed.server.aggregators.fedvssl import FedVssl
+from pocketfed.server.aggregators.krum import Krum
 from pocketfed.server.aggregators.ldawa import LDawa
+from pocketfed.server.aggregators.median import CoordinateMedian
 from pocketfed.server.aggregators.registry import AGGREGATORS, build_aggregator, register
+from pocketfed.server.aggregators.room import check_room
+from pocketfed.server.aggregators.server_optimisers import FedAdagrad, FedAdam, FedAvgM, FedYogi
+from pocketfed.server.aggregators.stack import Stack
 from pocketfed.server.aggregators.sums import Sums
+from pocketfed.server.aggregators.trimmed_mean import TrimmedMean
 
 register("fedavg", FedAvg)
 register("ldawa", LDawa)
 register("ldawa-normalised", LDawa, normalise=True)
+register("fedvssl", FedVssl)
+register("fedavgm", FedAvgM)
+register("fedadagrad", FedAdagrad)
+register("fedyogi", FedYogi)
+register("fedadam", FedAdam)
+register("median", CoordinateMedian)
+register("trimmed-mean", TrimmedMean)
+register("krum", Krum)
+register("multi-krum", Krum, keep=0)
 
 __all__ = [
     "AGGREGATORS",
     "Aggregator",
     "Broadcast",
+    "CoordinateMedian",
+    "FedAdagrad",
+    "FedAdam",
     "FedAvg",
+    "FedAvgM",
+    "FedVssl",
+    "FedYogi",
     "GlobalModel",
+    "Krum",
     "LDawa",
     "Memory",
+    "Stack",
     "Sums",
+    "TrimmedMean",
     "build_aggregator",
+    "check_room",
     "register",
 ]

@@ -44,7 +44,22 @@ class Broadcast:
     memory: Memory = field(default_factory=dict)
 
 
-State = TypeVar("State")
+class Fold(Protocol):
+    """What every running state says of itself.
+
+    Attributes:
+        begun: what the round began with.
+        updates: how many were added.
+    """
+
+    @property
+    def begun(self) -> Broadcast: ...
+
+    @property
+    def updates(self) -> int: ...
+
+
+State = TypeVar("State", bound=Fold)
 
 
 class Aggregator(Protocol[State]):
@@ -68,5 +83,5 @@ class Aggregator(Protocol[State]):
         ...
 
     def finish(self, state: State) -> GlobalModel:
-        """The new global model; the one that the round began with if no update was added."""
+        """The new global model; the one that the round began with, memory included, if no update was added."""
         ...

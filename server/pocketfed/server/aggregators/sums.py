@@ -45,10 +45,22 @@ def merge(first: Sums, second: Sums) -> Sums:
     Raises:
         ValueError: the two folds belong to different rounds or layouts.
     """
-    a, b = first.begun, second.begun
-    if a.round != b.round or a.layout != b.layout or not np.array_equal(a.weights, b.weights):
+    begun = same_round(first.begun, second.begun)
+    return Sums(
+        begun, first.total + second.total, first.weight + second.weight, first.updates + second.updates
+    )
+
+
+def same_round(first: Broadcast, second: Broadcast) -> Broadcast:
+    """What both parts of a cohort began with.
+
+    Raises:
+        ValueError: it is not the same.
+    """
+    same = first.round == second.round and first.layout == second.layout
+    if not (same and np.array_equal(first.weights, second.weights)):
         raise ValueError("folds that began with different weights cannot be merged")
-    return Sums(a, first.total + second.total, first.weight + second.weight, first.updates + second.updates)
+    return first
 
 
 def mean(state: Sums, which: int = 0) -> NDArray[np.float32]:
