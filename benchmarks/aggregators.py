@@ -46,7 +46,8 @@ def main(
     ),
     rules: Annotated[str, typer.Option(help="By comma.")] = ",".join(RULES),
     seeds: Annotated[str, typer.Option(help="By comma.")] = "0,1,2",
-    photos_limit: Annotated[int, typer.Option(help="Photos to train on; 0: all.")] = 1600,
+    rounds: Annotated[int, typer.Option(help="Of each run.")] = 8,
+    photos_limit: Annotated[int, typer.Option(help="Photos to train on; 0: all.")] = 1000,
     sound_epochs: Annotated[int, typer.Option(help="Passes over a phone's sounds in a round.")] = 1,
     runtime: Annotated[str, typer.Option(help="executorch or torch.")] = "executorch",
     json_file: Annotated[Path | None, typer.Option("--json", help="Write all figures here.")] = None,
@@ -61,6 +62,7 @@ def main(
                 {
                     "captures.photos": str(photos.resolve()),
                     "captures.sounds": str(sounds.resolve()),
+                    "rounds": rounds,
                     "captures.photos_limit": photos_limit,
                     "learning.sound_epochs": sound_epochs,
                     "seed": seed,
