@@ -80,9 +80,10 @@ def test_simulations(command: str, captures: Path, tmp_path: Path, monkeypatch: 
         assert run(begun, monkeypatch) == 0
         assert run(words, monkeypatch) == 0
         return
-    if "mine.py" in words:
-        page = (REPOSITORY / "docs" / "simulate.md").read_text()
-        (tmp_path / "mine.py").write_text(re.findall(r"```python\n(.*?)```", page, flags=re.DOTALL)[0])
+    for plugin, name in (("mine.py", "simulate.md"), ("slow.py", "aggregation.md")):
+        if plugin in words:
+            page = (REPOSITORY / "docs" / name).read_text()
+            (tmp_path / plugin).write_text(re.findall(r"```python\n(.*?)```", page, flags=re.DOTALL)[0])
     for flag in ("photos", "sounds"):
         if f"--{flag}" in words:
             words[words.index(f"--{flag}") + 1] = str(captures / flag)

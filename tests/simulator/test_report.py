@@ -94,7 +94,7 @@ class Checked(HTMLParser):
 
 
 def headline(text: str) -> list[list[str]]:
-    """The cells of the headline's lines: metric, untrained, trained, gain."""
+    """The cells of the headline's lines: metric, untrained, trained, gain, best."""
     tables = re.findall(r'<table class="headline">(.*?)</table>', text, re.DOTALL)
     lines = [line for table in tables for line in re.findall(r"<tr>(.*?)</tr>", table)[1:]]
     return [
@@ -108,7 +108,10 @@ def test_every_number_of_the_headline_is_in_the_records(tmp_path: Path) -> None:
         for key, name in (("knn", "k-NN"), ("probe", "linear probe")):
             first, last = RECORDS[0][key][modality], RECORDS[4][key][modality]
             gain = f"{100 * (last - first):+.1f}".replace("-", "−")
-            expected.append([name, f"{100 * first:.1f} %", f"{100 * last:.1f} %", gain])
+            best, at = max((r[key][modality], -r["round"]) for r in (RECORDS[2], RECORDS[4]))
+            expected.append(
+                [name, f"{100 * first:.1f} %", f"{100 * last:.1f} %", gain, f"{100 * best:.1f} % round {-at}"]
+            )
     text = page(tmp_path)
     assert headline(text) == expected
     assert expected[3][3] == "−2.1"  # a loss is shown as one
@@ -124,18 +127,18 @@ def test_the_order_of_the_records_does_not_matter_and_the_last_of_a_round_counts
 def test_metrics_judged_in_different_rounds_say_so(tmp_path: Path) -> None:
     text = page(tmp_path, [*RECORDS, record(5, probe={"photo": 0.5})])
     assert headline(text)[:2] == [
-        ["k-NN", "31.2 %", "40.5 % round 4", "+9.3"],
-        ["linear probe", "36.0 %", "50.0 % round 5", "+14.0"],
+        ["k-NN", "31.2 %", "40.5 % round 4", "+9.3", "42.0 % round 2"],
+        ["linear probe", "36.0 %", "50.0 % round 5", "+14.0", "50.0 % round 5"],
     ]
 
 
 def test_a_gain_that_rounds_to_nothing_has_no_sign(tmp_path: Path) -> None:
     text = page(tmp_path, [record(0, knn={"photo": 0.4}), record(1, knn={"photo": 0.3999})])
-    assert headline(text) == [["k-NN", "40.0 %", "40.0 %", "0.0"]]
+    assert headline(text) == [["k-NN", "40.0 %", "40.0 %", "0.0", "40.0 % round 1"]]
 
 
 def test_without_round_0_there_is_no_gain(tmp_path: Path) -> None:
-    assert headline(page(tmp_path, RECORDS[4:]))[0] == ["k-NN", "–", "40.5 %", "–"]
+    assert headline(page(tmp_path, RECORDS[4:]))[0] == ["k-NN", "–", "40.5 %", "–", "40.5 % round 4"]
 
 
 def test_same_inputs_same_bytes(tmp_path: Path) -> None:
@@ -198,7 +201,7 @@ def test_no_labels(tmp_path: Path) -> None:
 def test_only_the_untrained_encoder(tmp_path: Path) -> None:
     text = page(tmp_path, RECORDS[:1], before=embedding_map(["a", "b"]))
     assert "No round has finished yet." in text
-    assert headline(text)[0] == ["k-NN", "31.2 %", "–", "–"]
+    assert headline(text)[0] == ["k-NN", "31.2 %", "–", "–", "–"]
     assert "Untrained encoder" in text
     assert "Trained encoder" not in text
 

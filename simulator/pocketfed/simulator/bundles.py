@@ -19,10 +19,11 @@ from pocketfed.simulator.config import Config, build_config, read_toml, to_toml
 def open_bundle(path: Path, made: Path, tell: Callable[[str], None] = lambda text: None) -> Bundle:
     """The bundle at `path`; made, and put into the folder `made`, if that is a configuration or a run folder.
 
-    A run folder gives the weights of its last finished round, a configuration untrained ones.
+    A run folder gives the weights of its last finished round, one of its checkpoints its own, and a configuration
+    untrained ones.
 
     Args:
-        path: a bundle, the folder of a simulation, or a configuration file.
+        path: a bundle, the folder of a simulation, a checkpoint in it, or a configuration file.
         made: folder for a bundle that has to be made; one that it holds already is replaced.
         tell: is told of what takes long.
 
@@ -86,12 +87,12 @@ def config_of(bundle: Bundle) -> Config:
 
 def _described(path: Path) -> tuple[Config, NDArray[np.float32] | None]:
     """A configuration file's, or a run folder's with the weights of its last finished round."""
-    if path.is_file():
+    if path.is_file() and path.suffix != run_folder.SUFFIX:
         return build_config(read_toml(path)), None
-    if not (path / CONFIG).is_file():
+    if path.suffix != run_folder.SUFFIX and not (path / CONFIG).is_file():
         raise BundleError(
             f"{path} is no bundle (it has no {MANIFEST}) and no run folder (it has no {CONFIG}); "
             "give a bundle, the folder of a simulation, or a configuration file"
         )
-    _, config, last = run_folder.reopen(path)
+    config, last = run_folder.read_model(path)
     return config, last.weights if last else None

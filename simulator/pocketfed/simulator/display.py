@@ -6,6 +6,7 @@ from rich.console import Console
 from rich.table import Table
 
 from pocketfed.core.modality import Modality
+from pocketfed.simulator.best import best_so_far
 from pocketfed.simulator.progress import OneBar
 from pocketfed.simulator.run_folder import Record
 
@@ -54,10 +55,18 @@ class Display(OneBar):
 
 
 def summary_table(records: Sequence[Record]) -> Table:
-    """Before and after, for each modality: k-NN, linear probe, last loss."""
+    """Before, after and the best in between, for each modality: k-NN and linear probe."""
+    best = best_so_far(records)
     judged = [record for record in records if record.get("knn")]
     table = Table(title="Frozen encoder, test captures")
-    for heading in ("", "measure", "untrained", f"round {records[-1]['round']}", "gain (points)"):
+    for heading in (
+        "",
+        "measure",
+        "untrained",
+        f"round {records[-1]['round']}",
+        "gain (points)",
+        "best (round)",
+    ):
         table.add_column(heading, justify="left" if heading in ("", "measure") else "right")
     for modality in Modality:
         for measure, title in (("knn", "k-NN"), ("probe", "linear probe")):
@@ -70,5 +79,8 @@ def summary_table(records: Sequence[Record]) -> Table:
                 f"{first:.1%}",
                 f"{last:.1%}",
                 f"{100 * (last - first):+.1f}",
+                f"{found.accuracy:.1%} ({found.round})"
+                if (found := best.get(f"{modality}-{measure}"))
+                else "",
             )
     return table

@@ -15,6 +15,7 @@ from pocketfed.core.embedding_map import EmbeddingMap
 from pocketfed.core.modality import Modality
 from pocketfed.core.pages import render
 from pocketfed.core.pages.chart import LARGEST, chart
+from pocketfed.simulator.best import Best, best_so_far
 
 Record = Mapping[str, Any]
 """One line of metrics.jsonl: what is known about one round. Round 0 is the untrained encoder."""
@@ -39,6 +40,7 @@ class Gain:
     untrained: float | None
     trained: float | None
     round: int
+    best: Best | None = None
 
     @property
     def points(self) -> float | None:
@@ -91,12 +93,16 @@ def figures(history: Sequence[Record]) -> dict[str, Any]:
     last = max((record["round"] for record in rounds), default=1)
     known = {(key, m): recorded(history, key, m) for key in ("loss", *METRICS) for m in Modality}
     read = {which: [(at, v) for at, v in values if abs(v) <= LARGEST] for which, values in known.items()}
+    kept = best_so_far(history)
+    best = {m: {key: kept.get(f"{m}-{key}") for key in METRICS} for m in Modality}
     present = [m for m in Modality if any(known[key, m] for key in ("loss", *METRICS))]
     return {
         "rounds": rounds,
         "undrawn": sum(len(known[which]) - len(read[which]) for which in known),
         "modalities": present,
-        "headline": {m: lines for m in present if (lines := gains({k: read[k, m] for k in METRICS}))},
+        "headline": {
+            m: lines for m in present if (lines := gains({k: read[k, m] for k in METRICS}, best[m]))
+        },
         "losses": {m: chart({"Loss": read["loss", m]}, last) for m in present},
         "accuracies": {m: chart({METRICS[k]: read[k, m] for k in METRICS}, last) for m in present},
         "evaluated": [record for record in history if any(record.get(key) for key in METRICS)],
@@ -110,13 +116,14 @@ def recorded(history: Sequence[Record], key: str, modality: Modality) -> list[tu
     return [(at, value) for at, value in values if value is not None]
 
 
-def gains(curves: Mapping[str, Sequence[tuple[int, float]]]) -> list[Gain]:
+def gains(curves: Mapping[str, Sequence[tuple[int, float]]], best: Mapping[str, Best | None]) -> list[Gain]:
     """Round 0 against the last evaluated round, which need not be the best, for each metric that has values."""
     lines = []
     for key, values in curves.items():
         if values:
             (first, untrained), (last, trained) = values[0], values[-1]
-            lines.append(Gain(METRICS[key], None if first else untrained, trained if last else None, last))
+            before, after = None if first else untrained, trained if last else None
+            lines.append(Gain(METRICS[key], before, after, last, best[key]))
     return lines
 
 

@@ -18,6 +18,9 @@ from pocketfed.simulator.config import Config, build_config, read_toml, to_toml
 Record = dict[str, Any]
 """One line of `metrics.jsonl`; docs/simulate.md lists its keys."""
 
+SUFFIX = ".safetensors"
+"""Of a checkpoint."""
+
 log = logging.getLogger(__name__)
 
 
@@ -148,6 +151,19 @@ def read_config(folder: RunFolder) -> Config:
         return build_config(values)
     except ConfigError as error:
         raise RunFolderError(f"{folder.config} is damaged: {'; '.join(error.problems)}") from error
+
+
+def read_model(path: Path) -> tuple[Config, Checkpoint | None]:
+    """The configuration and the weights that a path names: a run folder, its newest; a checkpoint in one, that very one.
+
+    Raises:
+        RunFolderError: it is neither, or cannot be read.
+    """
+    if path.suffix == SUFFIX:
+        checkpoint = load_checkpoint(path)
+        return read_config(find(path.parent.parent)), checkpoint
+    _, config, last = reopen(path)
+    return config, last
 
 
 def untrained(folder: RunFolder) -> Checkpoint:

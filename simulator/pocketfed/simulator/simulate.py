@@ -18,7 +18,7 @@ from pocketfed.core.evaluation import clip_labels, embed, evaluate, is_labelled
 from pocketfed.core.learning_task import LearningTask, initial_weights
 from pocketfed.core.modality import Modality
 from pocketfed.core.randomness import generator
-from pocketfed.server.aggregators import GlobalModel, build_aggregator
+from pocketfed.server.aggregators import GlobalModel, build_aggregator, check_room
 from pocketfed.server.app import build_server_app
 from pocketfed.server.checkpoint import Checkpoint, save_checkpoint
 from pocketfed.server.guard import Guard
@@ -26,6 +26,7 @@ from pocketfed.server.outcome import Outcome, RoundWatcher
 from pocketfed.server.roster import Roster
 from pocketfed.server.terms import Rounds, Terms
 from pocketfed.simulator import run_folder
+from pocketfed.simulator.best import keep_best
 from pocketfed.simulator.config import Config
 from pocketfed.simulator.engines import build_engine
 from pocketfed.simulator.fleet import Fleet, deal, save_fleet
@@ -79,6 +80,8 @@ def simulate(config: Config, out: Path, watcher: Watcher, resume: bool = False) 
     watcher.phase("reading captures")
     splits = load_captures(config)
     task = task_of(config, list(splits))
+    aggregator = build_aggregator(config.aggregator, config.aggregation)
+    check_room(aggregator, math.ceil(round(config.fleet.phones * config.fleet.participation, 9)), task.layout)
     fleet = deal({modality: split.train for modality, split in splits.items()}, config.fleet, config.seed)
     if not resume:
         folder = run_folder.create(out, config)
@@ -96,7 +99,7 @@ def simulate(config: Config, out: Path, watcher: Watcher, resume: bool = False) 
             save_fleet(work, fleet, {modality: split.train for modality, split in splits.items()})
             rounds = Rounds(
                 layout=task.layout,
-                aggregator=build_aggregator(config.aggregator, config.aggregation),
+                aggregator=aggregator,
                 plan=lambda number: plan_of(config, number),
                 seed=config.seed,
                 terms=Terms(participation=config.fleet.participation, deadline=config.patience),
@@ -203,6 +206,7 @@ class Journal(RoundWatcher):
             self._note(last.record)  # stopped between the checkpoint and the metrics
         else:
             run_folder.write_metrics(self._folder, self._records)
+            keep_best(self._folder.checkpoints, self._records)
         return self._model
 
     def answered(self, round_number: int, done: int, cohort: int) -> None:
@@ -267,6 +271,7 @@ class Journal(RoundWatcher):
             }
         self._records.append(record)
         run_folder.write_metrics(self._folder, self._records)
+        keep_best(self._folder.checkpoints, self._records)
         self._watcher.finished(record)
 
     def _map(self, weights: NDArray[np.float32]) -> EmbeddingMap | None:

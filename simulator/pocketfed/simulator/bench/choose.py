@@ -23,7 +23,7 @@ def choose_subject(
     batch: int | None,
     allow_portable: bool,
 ) -> Subject:
-    """A network with untrained weights, or that of a run with its newest ones.
+    """A network with untrained weights, or that of a run with its newest ones, or those of one of its checkpoints.
 
     Raises:
         ConfigError: an unknown name, or options that exclude each other.
@@ -36,7 +36,7 @@ def choose_subject(
         raise ConfigError([f"--modality: {name!r} is neither photo nor sound" for name in unknown])
     values: Mapping[str, Any] = {"plugins": [str(path.resolve()) for path in plugins]}
     if run is not None:
-        _, config, last = run_folder.reopen(run)
+        config, last = run_folder.read_model(run)
         if last is None:
             raise RunFolderError(f"{run} has no finished round yet; let it run, or give --backbone")
         values = config.model_dump(mode="json", exclude_none=True)

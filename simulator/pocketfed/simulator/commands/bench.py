@@ -14,7 +14,9 @@ def bench(
     backbone: Annotated[str | None, typer.Option(help="Network to measure. \\[default: compact]")] = None,
     bundle: Annotated[
         Path | None,
-        typer.Option(help="Measure the network and the newest weights of this run folder instead."),
+        typer.Option(
+            help="Measure the network and the newest weights of this run folder, or of a checkpoint in it."
+        ),
     ] = None,
     plugin: Annotated[
         list[Path] | None, typer.Option(help="Python file that registers backbones; may be given again.")

@@ -14,7 +14,9 @@ from rich.console import Console
 def serve(
     bundle: Annotated[
         Path,
-        typer.Option(help="What phones learn: a bundle, the folder of a simulation, or a configuration."),
+        typer.Option(
+            help="What phones learn: a bundle, the folder of a simulation or a checkpoint in it, or a configuration."
+        ),
     ],
     state: Annotated[
         Path, typer.Option(help="Folder that a restart goes on from: checkpoints, keys, metrics.")

@@ -26,7 +26,10 @@ def simulate(
         typer.Option(help="Dirichlet skew of classes over phones: small is skewed. \\[default: 0.1]"),
     ] = None,
     aggregator: Annotated[
-        str | None, typer.Option(help="fedavg, ldawa or ldawa-normalised. \\[default: fedavg]")
+        str | None,
+        typer.Option(
+            help="fedavg, fedadam, ldawa, median, ...; docs/aggregation.md has all. \\[default: fedavg]"
+        ),
     ] = None,
     backbone: Annotated[str | None, typer.Option(help="Network to train. \\[default: compact]")] = None,
     mode: Annotated[
