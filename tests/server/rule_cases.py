@@ -148,7 +148,7 @@ class Oracle:
         factors = []
         for u in updates:
             captures = sum(u.seen.values())
-            loss = sum(u.loss[m] * u.seen[m] for m in u.loss) / captures if captures else 100.0
+            loss = sum(u.loss[m] * u.seen[m] for m in u.loss) / captures if captures else 50.0
             factors.append(u.discount * math.exp(-loss))
         by_loss = sum(e / sum(factors) * w for e, w in zip(factors, stack, strict=True))
         mixed: Exact = 0.9 * by_loss + 0.1 * average

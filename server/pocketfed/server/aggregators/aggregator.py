@@ -66,8 +66,7 @@ class Aggregator(Protocol[State]):
     """A rule for turning a cohort's updates into new global weights, over a running state of its own type.
 
     `add` and `merge` may reuse the memory of the state they are given; only their result is to be used afterwards.
-    A rule whose state is `Sums` is a sum: a tree of folds equals the flat fold up to float64 rounding, and so do other
-    orders. Any other rule says in its docstring what its state takes and whether parts of a cohort can be merged.
+    A rule whose state is `Sums` is a sum: a tree of folds equals the flat fold up to rounding, and so do other orders. Any other rule says in its docstring what its state takes and whether parts of a cohort can be merged.
     """
 
     def start(self, begun: Broadcast) -> State:

@@ -28,8 +28,8 @@ from pocketfed.server.aggregators import sums
 from pocketfed.server.aggregators.aggregator import Broadcast, GlobalModel
 from pocketfed.server.aggregators.sums import Sums
 
-HIGHEST = 100.0
-"""Losses above it count as this much; exp(-100) is still far from the smallest number."""
+HIGHEST = 50.0
+"""Losses above it count as this much; exp(-50) is still far from the smallest float32."""
 
 
 def mean_loss(update: Update) -> float:

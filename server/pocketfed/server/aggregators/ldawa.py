@@ -8,6 +8,8 @@ The published rule, as its authors' code runs it, is a plain mean over the K pho
 divided by the sum of cosines. So it shrinks: identical phones w give c w, not w. A negative cosine is not clamped.
 The first rounds are FedAvg (three in the authors' code).
 
+It scales all tensors, running statistics included, and so do we. A late update counts in full after the warm-up.
+
 Our choices: a layer of norm zero, on either side, counts with c = 1, where the authors' code divides by zero; and
 `normalise`, off by default, divides by sum_k c_k, so that identical phones give w. Where that sum is below
 `SMALLEST` a layer keeps its weights.
@@ -58,12 +60,13 @@ class LDawa:
         begun = state.begun
         if begun.round <= self.warmup:
             return FedAvg().add(state, update)
+        total = state.total
         for i, part in enumerate(begun.layout.slices):
             span = slice(part.offset, part.offset + part.size)
             factor = cosine(update.weights[span], begun.weights[span])
-            state.total[0, span] += np.multiply(update.weights[span], factor, dtype=np.float64)
+            total[0, span] += np.multiply(update.weights[span], factor, dtype=np.float64)
             state.weight[0, i] += factor if self.normalise else 1.0
-        return Sums(begun, state.total, state.weight, state.updates + 1)
+        return Sums(begun, total, state.weight, state.updates + 1)
 
     def merge(self, first: Sums, second: Sums) -> Sums:
         """See `Aggregator`."""

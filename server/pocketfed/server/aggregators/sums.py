@@ -1,12 +1,27 @@
-"""The state of all rules that are weighted sums, and what they share."""
+"""The state of all rules that are weighted sums, and what they share.
 
-from dataclasses import dataclass
+Adding one update after the other to float64 sums is bound by memory: each would read and write all sums. So up to
+`GROUP` updates wait; then a block of all of them at a time, small enough for a core's cache, is multiplied and summed
+in float32 and added to the float64 sums. Against sums in float64 alone, a result differs by at most `GROUP` roundings
+of float32, 5e-7 of the largest weight that took part, however many updates there are.
+"""
+
+from dataclasses import dataclass, field
 
 import numpy as np
 from numpy.typing import NDArray
 
 from pocketfed.core.plan import Update
 from pocketfed.server.aggregators.aggregator import Broadcast
+
+GROUP = 8
+"""Updates that wait to be added: the memory of a fold is that of its sums and of so many models."""
+
+BLOCK = 1 << 15
+"""Weights that are worked on at a time: 128 kB of each update, 256 kB of sums."""
+
+Waiting = list[tuple[NDArray[np.float32], tuple[float, ...]]]
+"""Weights of updates, and the factor of each sum."""
 
 
 @dataclass(frozen=True)
@@ -15,15 +30,23 @@ class Sums:
 
     Attributes:
         begun: what the round began with.
-        total: float64 [sums, p], weighted sums of the updates' weights.
+        settled: float64 [sums, p]; read `total`, which has the waiting updates too.
         weight: float64 [sums, slices], sums of the factors that each slice of the layout was given.
         updates: how many were added.
+        waiting: updates that are still to be added to what is settled.
     """
 
     begun: Broadcast
-    total: NDArray[np.float64]
+    settled: NDArray[np.float64]
     weight: NDArray[np.float64]
     updates: int
+    waiting: Waiting = field(default_factory=list)
+
+    @property
+    def total(self) -> NDArray[np.float64]:
+        """float64 [sums, p], weighted sums of the updates' weights; may be added to in place."""
+        settle(self.settled, self.waiting)
+        return self.settled
 
 
 def empty(begun: Broadcast, sums: int = 1) -> Sums:
@@ -32,11 +55,34 @@ def empty(begun: Broadcast, sums: int = 1) -> Sums:
 
 
 def add_weighted(state: Sums, update: Update, *factors: float) -> Sums:
-    """Add the update's weights to each total, times its factor, in place; every slice gets the same factor."""
+    """Add the update's weights to each total, times its factor, in place; every slice gets the same factor.
+
+    The weights are kept for a while as they are: they must not be written to afterwards.
+    """
+    state.waiting.append((update.weights, factors))
+    if len(state.waiting) == GROUP:
+        settle(state.settled, state.waiting)
     for i, factor in enumerate(factors):
-        state.total[i] += np.multiply(update.weights, factor, dtype=np.float64)
         state.weight[i] += factor
-    return Sums(state.begun, state.total, state.weight, state.updates + 1)
+    return Sums(state.begun, state.settled, state.weight, state.updates + 1, state.waiting)
+
+
+def settle(total: NDArray[np.float64], waiting: Waiting) -> None:
+    """Add what waits to `total` (float64 [sums, p]), in place; nothing waits any longer."""
+    if not waiting:
+        return
+    sums, size = total.shape
+    partial, product = (np.empty(min(BLOCK, size), np.float32) for _ in range(2))
+    for start in range(0, size, BLOCK):
+        blocks = [weights[start : start + BLOCK] for weights, _ in waiting]
+        width = len(blocks[0])
+        for i in range(sums):
+            np.multiply(blocks[0], waiting[0][1][i], out=partial[:width])
+            for block, (_, factors) in zip(blocks[1:], waiting[1:], strict=True):
+                np.multiply(block, factors[i], out=product[:width])
+                partial[:width] += product[:width]
+            total[i, start : start + width] += partial[:width]
+    waiting.clear()
 
 
 def merge(first: Sums, second: Sums) -> Sums:
@@ -65,9 +111,9 @@ def same_round(first: Broadcast, second: Broadcast) -> Broadcast:
 
 def mean(state: Sums, which: int = 0) -> NDArray[np.float32]:
     """Each slice's total divided by its weight; slices that nobody contributed to stay as they were."""
-    result = state.begun.weights.copy()
+    result, total = state.begun.weights.copy(), state.total[which]
     for part, weight in zip(state.begun.layout.slices, state.weight[which], strict=True):
         if weight != 0:
             span = slice(part.offset, part.offset + part.size)
-            result[span] = state.total[which, span] / weight
+            result[span] = total[span] / weight
     return result
