@@ -63,7 +63,7 @@ def exchange(
     """
     terms = rounds.terms
     oldest = begun.round - 1 if terms.late == "count" else begun.round
-    fold = Fold(rounds.aggregator, rounds.guard, begun, oldest)
+    fold = Fold(rounds.aggregator, rounds.guard, begun, oldest, terms.count_refused)
     answered: set[int] = set()
     with clock.phase("sending"):
         replies = iter(grid.send_and_receive(_instructions(rounds, begun, cohort), timeout=terms.deadline))

@@ -18,7 +18,10 @@ from pocketfed.server.outcome import Failure, Kind, Outcome
 class Fold:
     """Takes the answers of a round one by one; each is checked, folded and dropped."""
 
-    def __init__(self, aggregator: Aggregator[Any], guard: Guard, begun: Broadcast, oldest: int) -> None:
+    def __init__(
+        self, aggregator: Aggregator[Any], guard: Guard, begun: Broadcast, oldest: int,
+        count_refused: bool = False,
+    ) -> None:  # fmt: skip
         """An empty fold.
 
         Args:
@@ -26,19 +29,21 @@ class Fold:
             guard: bounds on updates.
             begun: what the round began with.
             oldest: updates of this round count, and of those between it and the one that is running.
+            count_refused: see `Terms`.
         """
         self._aggregator, self._guard, self._begun, self._oldest = aggregator, guard, begun, oldest
         self._state = aggregator.start(begun)
         self._losses: dict[Modality, tuple[float, int]] = {}
         self._taken: set[int] = set()
-        self._fresh = 0
+        self._fresh, self._count_refused = 0, count_refused
+        self._refused: set[int] = set()
         self._failures: dict[int, Failure] = {}
         self._bytes_up = 0
 
     @property
     def fresh(self) -> int:
-        """Updates of this very round; those that are late come on top."""
-        return self._fresh
+        """Answers of this very round that count for its quorum; those that are late come on top."""
+        return self._fresh + len(self._refused)
 
     def take(self, phone: int, reply: Message) -> None:
         """An answer; if it is not usable, that is this phone's failure and nobody else's."""
@@ -51,11 +56,14 @@ class Fold:
             update = self._guard.check(unpack_update(reply), self._begun, self._oldest)
         except UpdateRejected as rejection:
             self._fail(phone, str(rejection), Kind.REFUSED)
+            if self._count_refused and reply.metadata.group_id == str(self._begun.round):
+                self._refused.add(phone)
             return
         self._state = self._aggregator.add(self._state, update)
         self._taken.add(phone)
         self._fresh += update.round == self._begun.round
         self._failures.pop(phone, None)
+        self._refused.discard(phone)
         self._bytes_up += update.weights.nbytes
         self._count_loss(update)
 

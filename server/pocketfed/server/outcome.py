@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from pocketfed.core.modality import Modality
 from pocketfed.server.aggregators import GlobalModel
+from pocketfed.server.privacy.spent import Spent
 
 
 class Kind(StrEnum):
@@ -54,6 +55,7 @@ class Outcome:
         seconds: from choosing phones to the last fold.
         phases: seconds by what they were spent on: `waiting` for phones, `sending`, `collecting`, `folding`.
         attempt: how many times the round had to be begun anew because too few phones answered.
+        privacy: what all rounds so far have cost; None where nothing is protected.
     """
 
     round: int
@@ -66,6 +68,7 @@ class Outcome:
     seconds: float
     phases: Mapping[str, float] = field(default_factory=dict)
     attempt: int = 0
+    privacy: Spent | None = None
 
     @property
     def weights(self) -> NDArray[np.float32]:

@@ -28,6 +28,8 @@ class Terms:
         late: whether an update to the round before counts in the one that is running.
         in_order: whether updates are folded in the order of phone numbers, which makes a run the same to the last bit
             whichever phone is quickest, and keeps those in memory that came before their turn.
+        count_refused: whether an answer that the guard refuses is one of those that a round wants. It must be where
+            updates are private: what is in one of them then decides nothing about who else is in the mean.
     """
 
     participation: float = 1.0
@@ -39,6 +41,7 @@ class Terms:
     patience: float = 3600.0
     late: Literal["refuse", "count"] = "refuse"
     in_order: bool = True
+    count_refused: bool = False
 
 
 @dataclass(frozen=True)
