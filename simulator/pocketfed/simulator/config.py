@@ -14,6 +14,7 @@ from pocketfed.core.modality import Modality
 from pocketfed.core.optimisers import OPTIMISERS, SGD
 from pocketfed.core.plugins import load_plugins
 from pocketfed.server.aggregators import AGGREGATORS, build_aggregator
+from pocketfed.server.privacy.private_mean import refusal
 
 Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 NotNegative = Annotated[float, Field(ge=0, allow_inf_nan=False)]
@@ -136,6 +137,46 @@ class DeploymentConfig(Section):
     keep_checkpoints: Count = 5
 
 
+class PrivacyConfig(Section):
+    """Central differential privacy, see docs/privacy.md. What decides how much is protected has no default.
+
+    The change of each update is clipped to the norm `clip`, and noise of `noise_multiplier` times that norm is added to
+    their sum, which is divided by `updates`, the number that a round is expected to fold. Rounds end before all of them
+    together cost more than `epsilon` at `delta`. With `adaptive` the norm follows the `quantile` of the updates' norms
+    by steps of `clip_rate`; `count_noise` is the standard deviation of the noise on the count of updates within the norm,
+    a twentieth of `updates` if it is not given. `population`, in a simulation alone, counts on each round's cohort
+    being a secret sample of the whole fleet of that many phones.
+    """
+
+    noise_multiplier: Positive
+    clip: Positive
+    updates: Count
+    epsilon: Positive
+    delta: Annotated[float, Field(gt=0, lt=1)]
+    population: Annotated[int, Field(ge=0)] = 0
+    adaptive: bool = False
+    quantile: Share = 0.5
+    clip_rate: Positive = 0.2
+    count_noise: Positive = Field(
+        default_factory=lambda known: known.get("updates", 1) / 20, validate_default=True
+    )
+
+    @field_validator("population")
+    @classmethod
+    def _rare(cls, population: int, info: ValidationInfo) -> int:
+        if population * info.data.get("delta", 0.0) >= 1:
+            raise ValueError("delta must be less than 1 / population, or one phone may be laid open")
+        return population
+
+    @field_validator("count_noise")
+    @classmethod
+    def _hides_the_count(cls, count_noise: float, info: ValidationInfo) -> float:
+        least = info.data.get("noise_multiplier", 0.0) / 2
+        if info.data.get("adaptive") and count_noise <= least:
+            raise ValueError(f"must be more than half the noise multiplier, {least:g}")
+        return count_noise
+
+
 class Config(Section):
     """A run. `format` is the version of this very schema; a run folder of another one is refused.
 
@@ -161,6 +202,7 @@ class Config(Section):
     fleet: FleetConfig = FleetConfig()
     learning: LearningConfig = LearningConfig()
     deployment: DeploymentConfig = DeploymentConfig()
+    privacy: PrivacyConfig | None = None
 
     @field_validator("aggregator")
     @classmethod
@@ -222,6 +264,7 @@ def build_config(values: Mapping[str, Any]) -> Config:
         # A default that waits for a value which is itself a mistake is no mistake of its own.
         problems += [_sentence(p) for p in error.errors() if p["type"] != "default_factory_not_called"]
     problems += _aggregation_problems(values)
+    problems += _privacy_problems(values)
     if problems:
         raise ConfigError(problems)
     return config
@@ -236,6 +279,17 @@ def _aggregation_problems(values: Mapping[str, Any]) -> list[str]:
     except ConfigError as error:
         return [f"aggregation.{problem}" for problem in error.problems]
     return []
+
+
+def _privacy_problems(values: Mapping[str, Any]) -> list[str]:
+    name, settings = values.get("aggregator", "fedavg"), values.get("aggregation", {})
+    if values.get("privacy") is None or name not in AGGREGATORS or not isinstance(settings, Mapping):
+        return []
+    try:
+        reason = refusal(build_aggregator(name, settings))
+    except ConfigError:
+        return []  # said already
+    return [f"privacy: {reason} (got {name!r})"] if reason else []
 
 
 def to_toml(config: Config) -> str:

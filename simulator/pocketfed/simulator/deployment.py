@@ -31,6 +31,7 @@ from pocketfed.server.watch.watcher import Everyone, ServerWatcher
 from pocketfed.simulator.config import Config
 from pocketfed.simulator.keeper import Keeper
 from pocketfed.simulator.plans import plan_of
+from pocketfed.simulator.private import protect
 from pocketfed.simulator.server_run import Run
 
 ENVELOPE = 1 << 20
@@ -140,8 +141,9 @@ def serve(
     rounds, everyone = rounds_of(config, bundle), Everyone(watcher, keeper)
 
     def run_rounds() -> None:
-        numbers = range(keeper.round + 1, config.rounds + 1)
-        server = build_server_app(rounds, keeper.model, numbers, roster, everyone, stopping=stopping)
+        left = range(keeper.round + 1, config.rounds + 1)
+        private, numbers, listener = protect(config, run.folder.path, rounds, left, everyone, log.warning)
+        server = build_server_app(private, keeper.model, numbers, roster, listener, stopping=stopping)
         grid = FleetGrid(fleet, keep_late=config.deployment.late == "count", stopping=stopping)
         run_id = grid.run.run_id
         server(grid, Context(run_id=run_id, node_id=1, node_config={}, state=RecordDict(), run_config={}))

@@ -47,6 +47,8 @@ class Display(OneBar):
             f"   {name} k-NN {knn:.1%} probe {record['probe'][name]:.1%}"
             for name, knn in record.get("knn", {}).items()
         )
+        if (spent := record.get("privacy")) is not None:
+            line += f"   epsilon {spent['epsilon']:.2f} of {spent['budget']:g}"
         for failure in record["failed"][:3]:
             line += f"\n           phone {failure['phone']} did not count: {failure['reason']}"
         if record["failures"] > 3:
@@ -63,7 +65,7 @@ def summary_table(records: Sequence[Record]) -> Table:
         "",
         "measure",
         "untrained",
-        f"round {records[-1]['round']}",
+        f"round {(judged or records)[-1]['round']}",
         "gain (points)",
         "best (round)",
     ):

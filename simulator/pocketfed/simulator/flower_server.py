@@ -19,6 +19,7 @@ from pocketfed.simulator.config import build_config, read_toml
 from pocketfed.simulator.deployment import requirements_of, rounds_of
 from pocketfed.simulator.flower_settings import Settings
 from pocketfed.simulator.keeper import Keeper
+from pocketfed.simulator.private import protect
 from pocketfed.simulator.server_run import exclusive_state, open_run
 
 WHERE = 'flwr run -c \'bundle="/…" state="/…"\''
@@ -43,13 +44,15 @@ def main(grid: Grid, context: Context) -> None:
         for problem in run.problems:
             watcher.trouble(f"a checkpoint is damaged, the one before is used: {problem}")
         roster = Roster(requirements_of(run.config, run.bundle), statuses=dict(run.last.statuses))
-        server = build_server_app(
+        private, numbers, listener = protect(
+            run.config,
+            run.folder.path,
             rounds_of(run.config, run.bundle),
-            run.last.model,
             range(run.last.round + 1, run.config.rounds + 1),
-            roster,
             Everyone(watcher, Keeper(run, roster, watcher), Strangers(roster, log)),
+            log.warning,
         )
+        server = build_server_app(private, run.last.model, numbers, roster, listener)
         server(stock, context)
 
 

@@ -59,6 +59,7 @@ def record_of(outcome: Outcome) -> Record:
         "seconds": round(outcome.seconds, 3),
         "phases": {name: round(seconds, 3) for name, seconds in outcome.phases.items()},
         "attempt": outcome.attempt,
+        **({"privacy": dataclasses.asdict(outcome.privacy)} if outcome.privacy else {}),
     }
 
 

@@ -13,6 +13,7 @@ from pocketfed.server.outcome import Outcome
 from pocketfed.simulator import run_folder
 from pocketfed.simulator.bundles import config_of, open_bundle, spec_of
 from pocketfed.simulator.config import Config
+from pocketfed.simulator.private import check_privacy
 from pocketfed.simulator.run_folder import RunFolder
 
 BUNDLE = "bundle"
@@ -90,6 +91,7 @@ def _begin(
     found = open_bundle(bundle, folder.path / BUNDLE, tell)
     chosen = _with_rounds(config or config_of(found), rounds)
     _check_fits(chosen, found)
+    check_privacy(chosen, folder.path, 0, deployed=True)
     if found.folder != folder.path / BUNDLE:
         found = copy_bundle(found, folder.path / BUNDLE)
     record = run_folder.record_of(Outcome.untrained(found.weights))
@@ -113,6 +115,7 @@ def _go_on(folder: RunFolder, bundle: Path, config: Config | None, rounds: int |
     last, problems = recover(folder.checkpoints)
     if last is None or last.layout != found.read_layout():
         raise RunFolderError(f"{state} has no checkpoint of its bundle; choose another --state, or empty it")
+    check_privacy(chosen, state, last.round, deployed=True)
     run_folder.begin(folder, chosen)
     return Run(folder, chosen, found, last, tuple(problems))
 

@@ -31,6 +31,7 @@ from pocketfed.simulator.config import Config
 from pocketfed.simulator.engines import build_engine
 from pocketfed.simulator.fleet import Fleet, deal, save_fleet
 from pocketfed.simulator.plans import plan_of
+from pocketfed.simulator.private import check_privacy, last_round, protect
 from pocketfed.simulator.program import save_program, task_of
 from pocketfed.simulator.report import write_report
 from pocketfed.simulator.run_folder import Record, RunFolder
@@ -76,6 +77,8 @@ def simulate(config: Config, out: Path, watcher: Watcher, resume: bool = False) 
         folder, config, last = run_folder.reopen(out, watcher.note)
         for litter in out.glob(".work-*"):  # of a run that was killed
             shutil.rmtree(litter, ignore_errors=True)
+    behind = last.round if last else 0
+    check_privacy(config, out, behind, deployed=False)
     engine = build_engine(config)
     watcher.phase("reading captures")
     splits = load_captures(config)
@@ -86,9 +89,9 @@ def simulate(config: Config, out: Path, watcher: Watcher, resume: bool = False) 
     if not resume:
         folder = run_folder.create(out, config)
 
-    journal = Journal(folder, config, task, splits, watcher)
+    final = last_round(config, folder.path, behind)
+    journal = Journal(folder, config, task, splits, watcher, final)
     model = journal.open(last)
-    behind = last.round if last else 0
     if behind < config.rounds:
         work = Path(tempfile.mkdtemp(prefix=".work-", dir=folder.path))
         try:
@@ -105,15 +108,12 @@ def simulate(config: Config, out: Path, watcher: Watcher, resume: bool = False) 
                 terms=Terms(participation=config.fleet.participation, deadline=config.patience),
                 guard=Guard(most_examples=most_examples(config, fleet)),
             )
-            watcher.phase("starting phones")
-            server = build_server_app(
-                rounds,
-                model,
-                range(behind + 1, config.rounds + 1),
-                Roster(status_age=math.inf),
-                journal,
-                phones=config.fleet.phones,
+            rounds, numbers, listener = protect(
+                config, folder.path, rounds, range(behind + 1, config.rounds + 1), journal, watcher.note
             )
+            watcher.phase("starting phones")
+            roster = Roster(status_age=math.inf)
+            server = build_server_app(rounds, model, numbers, roster, listener, phones=config.fleet.phones)
             engine(server, work.resolve())
         finally:
             shutil.rmtree(work, ignore_errors=True)
@@ -183,8 +183,9 @@ class Journal(RoundWatcher):
 
     def __init__(
         self, folder: RunFolder, config: Config, task: LearningTask, splits: Mapping[Modality, Split],
-        watcher: Watcher,
+        watcher: Watcher, final: int,
     ) -> None:  # fmt: skip
+        self._final = final  # the round after which the encoder is judged in any case
         self._folder, self._config, self._task, self._splits = folder, config, task, splits
         self._watcher = watcher
         self._records: list[Record] = []
@@ -233,6 +234,12 @@ class Journal(RoundWatcher):
             "engine": config.engine,
             "seed": str(config.seed),
         }  # fmt: skip
+        if (wanted := config.privacy) is not None and (spent := self._records[-1].get("privacy")):
+            summary["privacy"] = (
+                f"epsilon {spent['epsilon']:.3f} of {wanted.epsilon:g} at delta {wanted.delta:g}, for "
+                f"{'one phone replaced by another' if wanted.population else 'one phone left out'}; noise multiplier "
+                f"{wanted.noise_multiplier:g}, clipping norm {spent['clip']:.4g}"
+            )
         write_report(
             self._folder.path,
             title="pocketfed simulation",
@@ -257,7 +264,7 @@ class Journal(RoundWatcher):
 
     def _note(self, record: Record) -> None:
         every = self._config.evaluate_every
-        due = record["round"] in (0, self._config.rounds) or (every > 0 and record["round"] % every == 0)
+        due = record["round"] in (0, self._final) or (every > 0 and record["round"] % every == 0)
         if due:
             judged = {
                 modality: accuracy

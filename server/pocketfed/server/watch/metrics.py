@@ -52,6 +52,14 @@ class Metrics:
             "pocketfed_request_seconds", "Time of a request, by call and HTTP status.", ["call", "status"],
             buckets=REQUEST_SECONDS, registry=registry,
         )  # fmt: skip
+        self._epsilon = Gauge(
+            "pocketfed_privacy_epsilon", "Spent by all rounds; NaN without privacy.", registry=registry
+        )
+        self._budget = Gauge(
+            "pocketfed_privacy_budget", "What epsilon may become; NaN without privacy.", registry=registry
+        )
+        for gauge in (self._epsilon, self._budget):
+            gauge.set(math.nan)
         for kind in Kind:  # a rate needs a zero to rise from
             self._failures.labels(kind)
         for direction in ("down", "up"):
@@ -96,6 +104,9 @@ class Metrics:
         self._bytes.labels("up").inc(outcome.bytes_up)
         for modality in Modality:  # a modality that nobody sent this time has no loss rather than an old one
             self._loss.labels(modality).set(outcome.loss.get(modality, math.nan))
+        if outcome.privacy is not None:
+            self._epsilon.set(outcome.privacy.epsilon)
+            self._budget.set(outcome.privacy.budget)
         self._round_seconds.observe(outcome.seconds)
         for phase, seconds in named_phases(outcome.phases).items():
             self._phase_seconds.labels(phase).observe(seconds)

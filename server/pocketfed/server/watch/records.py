@@ -1,11 +1,13 @@
 """Finished rounds as lines of the scoreboard, from an outcome or from the record that a checkpoint keeps of it."""
 
+import dataclasses
 import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 from pocketfed.core.modality import Modality
 from pocketfed.server.outcome import Failure, Kind, Outcome
+from pocketfed.server.privacy.spent import Spent
 from pocketfed.server.watch.phases import named_phases
 from pocketfed.server.watch.snapshot import FailureLine, RoundLine
 
@@ -25,6 +27,7 @@ def line_of(outcome: Outcome) -> RoundLine:
         seconds=_seconds(outcome.seconds),
         phases=named_phases(outcome.phases),
         attempt=outcome.attempt,
+        privacy=outcome.privacy,
     )
 
 
@@ -53,6 +56,7 @@ def read_record(record: Mapping[str, Any]) -> tuple[RoundLine, list[FailureLine]
         seconds=_seconds(record.get("seconds")),
         phases=named_phases(phases),
         attempt=_count(record.get("attempt")),
+        privacy=_spent(_mapping(record.get("privacy"))),
     )
     return line, failures
 
@@ -85,6 +89,13 @@ def _list(value: object) -> Sequence[Any]:
 def _losses(found: Mapping[Any, Any]) -> dict[Modality, float]:
     values = {modality: found.get(modality) for modality in Modality}
     return {modality: float(value) for modality, value in values.items() if isinstance(value, int | float)}
+
+
+def _spent(found: Mapping[Any, Any]) -> Spent | None:
+    values: list[Any] = [found.get(field.name) for field in dataclasses.fields(Spent)]
+    if not all(isinstance(value, int | float) and math.isfinite(value) for value in values):
+        return None
+    return Spent(*map(float, values))
 
 
 def _count(value: object) -> int:

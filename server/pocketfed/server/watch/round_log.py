@@ -4,6 +4,7 @@ import logging
 from collections.abc import Sequence
 
 from pocketfed.server.outcome import Failure, Outcome
+from pocketfed.server.privacy.spent import Spent
 from pocketfed.server.watch.records import printable
 
 LOG = logging.getLogger("pocketfed.rounds")
@@ -54,6 +55,7 @@ class RoundLog:
                 "bytes_down": outcome.bytes_down,
                 "bytes_up": outcome.bytes_up,
                 "seconds": round(outcome.seconds, 3),
+                **({} if outcome.privacy is None else _privacy(outcome.privacy)),
                 **{f"seconds_{phase}": round(seconds, 3) for phase, seconds in outcome.phases.items()},
             },
         )
@@ -80,3 +82,7 @@ class RoundLog:
                     "reason": printable(failure.reason),
                 },
             )
+
+
+def _privacy(spent: Spent) -> dict[str, float]:
+    return {"epsilon": round(spent.epsilon, 4), "delta": spent.delta, "clip": round(spent.clip, 6)}

@@ -6,6 +6,7 @@ from enum import StrEnum
 
 from pocketfed.core.modality import Modality
 from pocketfed.server.outcome import Kind
+from pocketfed.server.privacy.spent import Spent
 
 
 class Stage(StrEnum):
@@ -32,6 +33,7 @@ class RoundLine:
     seconds: float
     phases: Mapping[str, float]
     attempt: int = 0
+    privacy: Spent | None = None
 
 
 @dataclass(frozen=True)

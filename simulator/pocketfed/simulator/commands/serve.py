@@ -69,6 +69,7 @@ def serve(
         from pocketfed.simulator.config import build_config, read_toml
         from pocketfed.simulator.deployment import Place
         from pocketfed.simulator.deployment import serve as run_server
+        from pocketfed.simulator.private import spent_up
         from pocketfed.simulator.server_run import exclusive_state, open_run
 
         if insecure == (cert is not None or key is not None):
@@ -108,7 +109,8 @@ def serve(
         with structured_logs(LogFormat(log_format), state):
             watcher = Everyone(RoundLog(), metrics, scoreboard)
             run_server(run, place, watcher, metrics, scoreboard, ready, stop.is_set)
-        done = "Stopped" if stop.is_set() else f"All {run.config.rounds} rounds are finished"
+        spent = None if stop.is_set() else spent_up(run.config, run.folder.path)
+        done = "Stopped" if stop.is_set() else spent or f"All {run.config.rounds} rounds are finished"
         console.print(f"{done}. Checkpoints: {run.folder.checkpoints}", highlight=False, soft_wrap=True)
         sys.stdout.flush()
 
