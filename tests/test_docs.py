@@ -17,7 +17,7 @@ from PIL import Image
 
 from pocketfed.simulator.bench.run import Figures
 from pocketfed.simulator.cli import main
-from pocketfed.simulator.config import Config, build_config
+from pocketfed.simulator.config import Config, PrivacyConfig, build_config
 from tests.conftest import REPOSITORY
 
 PAGES = [
@@ -229,6 +229,17 @@ def test_the_defaults_in_the_docs_are_the_defaults() -> None:
     block = re.search(r"```toml\n(.*?)```", page, flags=re.DOTALL)
     assert block is not None
     assert build_config(tomllib.loads(block[1])) == Config()
+
+
+def test_privacy_in_the_docs_is_the_shipped_one_and_has_those_defaults() -> None:
+    blocks = re.findall(
+        r"```toml\n(.*?)```", (REPOSITORY / "docs" / "privacy.md").read_text(), flags=re.DOTALL
+    )
+    shipped = tomllib.loads((REPOSITORY / "configs" / "private.toml").read_text())["privacy"]
+    given, defaults = tomllib.loads(blocks[0])["privacy"], tomllib.loads(blocks[1])
+    assert given == shipped
+    assert build_config({"privacy": given}) == build_config({"privacy": given | defaults})
+    assert given.keys() | defaults.keys() == PrivacyConfig.model_fields.keys()
 
 
 def test_local_links_lead_somewhere() -> None:
