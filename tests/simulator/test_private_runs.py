@@ -24,8 +24,8 @@ from pocketfed.server.terms import Rounds, Terms
 from pocketfed.server.watch.records import read_record
 from pocketfed.server.watch.watcher import Everyone
 from pocketfed.simulator.config import Config, build_config, to_toml
-from pocketfed.simulator.deployment import open_run
 from pocketfed.simulator.private import protect, spent_up
+from pocketfed.simulator.server_run import open_run
 from pocketfed.simulator.simulate import simulate
 from tests.conftest import Shown, Silent
 from tests.server.scripted_grid import LAYOUT, SIZE, adds, fleet

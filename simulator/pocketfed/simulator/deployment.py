@@ -1,5 +1,6 @@
 """A deployed server from bundle to last round: the composition root of `pocketfed serve`."""
 
+import logging
 import time
 from collections.abc import Callable
 from contextlib import suppress
@@ -42,6 +43,8 @@ LARGE = ("/v1/fleet/pull-object", "/v1/fleet/push-object")
 
 AGAIN = 5.0
 """Seconds after which a database that could not be written is tried again."""
+
+log = logging.getLogger(__name__)
 
 
 def rounds_of(config: Config, bundle: Bundle) -> Rounds:
