@@ -31,7 +31,7 @@ from pocketfed.server.outcome import Kind
 from pocketfed.server.roster import Roster
 from pocketfed.server.rounds import run_rounds
 from pocketfed.server.terms import Rounds, Terms
-from pocketfed.simulator.deployment import ENVELOPE
+from pocketfed.simulator.door import ENVELOPE
 from tests.server.loopback import rogue, send, serving
 from tests.simulator.deployed import (
     FEW,

@@ -83,6 +83,7 @@ class PhoneStatus:
         charging: whether it is connected to power.
         app_version: of the app around the bundle.
         layout: digest of its bundle's layout.
+        edge: whether it is no phone but an edge server, whose captures are those of its phones.
     """
 
     number: int
@@ -91,3 +92,4 @@ class PhoneStatus:
     charging: bool = False
     app_version: str = ""
     layout: str = ""
+    edge: bool = False

@@ -13,16 +13,20 @@ from numpy.typing import NDArray
 
 from pocketfed.core.hyper import HYPER, Hyper
 from pocketfed.core.modality import Modality
+from pocketfed.core.part import Part
 from pocketfed.core.plan import Instruction, PhoneStatus, Plan, Update
 
 Value: TypeAlias = int | float | str | bytes
 Items: TypeAlias = Mapping[str, Value]
 
-INSTRUCTION, UPDATE, STATUS = "instruction", "update", "status"
+INSTRUCTION, UPDATE, STATUS, FOLD = "instruction", "update", "status", "fold"
 """Name of the one record in a message of each kind."""
 
 FLOAT32 = "float32"
 """Format of weights: little-endian IEEE 754 single precision."""
+
+FLOAT64 = "float64"
+"""Format of sums: little-endian IEEE 754 double precision."""
 
 DECLINED = 100
 """Error code of an answer that is an honest no: the phone's policy does not allow training now."""
@@ -33,6 +37,9 @@ FAILED = 2
 
 LONGEST_TEXT = 200
 """Characters of a text in a status."""
+
+MOST_KINDS = 16
+"""Kinds of failures that a fold may name."""
 
 
 def weights_to_bytes(weights: NDArray[np.float32]) -> bytes:
@@ -100,9 +107,11 @@ def read_update(items: Mapping[str, Any]) -> Update:
 def status_items(status: PhoneStatus) -> dict[str, Value]:
     """A status as a record."""
     captures = {f"captures-{modality}": count for modality, count in status.captures.items()}
+    edge: dict[str, Value] = {"edge": 1} if status.edge else {}  # phones need not know that there are edges
     return {
         "phone": status.number,
         **captures,
+        **edge,
         "free-memory": status.free_memory,
         "charging": int(status.charging),
         "app-version": status.app_version,
@@ -123,7 +132,53 @@ def read_status(items: Mapping[str, Any]) -> PhoneStatus:
     version, layout = _text(items, "app-version"), _text(items, "layout")
     if max(len(version), len(layout)) > LONGEST_TEXT:  # servers keep it
         raise ValueError(f"a status has texts of at most {LONGEST_TEXT} characters")
-    return PhoneStatus(number, captures, free, bool(_integer(items, "charging")), version, layout)
+    edge = "edge" in items and bool(_integer(items, "edge"))
+    return PhoneStatus(number, captures, free, bool(_integer(items, "charging")), version, layout, edge)
+
+
+def part_items(part: Part) -> dict[str, Value]:
+    """A fold of updates as a record."""
+    seen = {f"seen-{modality}": value for modality, value in part.seen.items()}
+    loss = {f"loss-{modality}": value for modality, value in part.loss.items()}
+    failures = {f"failures-{kind}": count for kind, count in part.failures.items()}
+    values: dict[str, Value] = {"round": part.round, "layout": part.layout, "updates": part.updates}
+    sums: dict[str, Value] = {
+        "rule": part.rule,
+        "format": FLOAT64,
+        "sums": len(part.total),
+        "total": part.total.astype("<f8", copy=False).tobytes(),
+        "weight": part.weight.astype("<f8", copy=False).tobytes(),
+    }
+    return {**values, **seen, **loss, **failures, **sums}
+
+
+def read_part(items: Mapping[str, Any]) -> Part:
+    """The inverse of `part_items`; the arrays are read-only and share memory with the record.
+
+    Raises:
+        KeyError, TypeError, ValueError: it is not such a record.
+    """
+    if (form := _text(items, "format")) != FLOAT64:
+        raise ValueError(f"a fold has the format {form[:40]!r}, expected {FLOAT64!r}")
+    loss = {m: _number(items, key) for m in Modality if (key := f"loss-{m}") in items}
+    seen = {m: _integer(items, key) for m in Modality if (key := f"seen-{m}") in items}
+    kinds = [key for key in items if key.startswith("failures-")]
+    if len(kinds) > MOST_KINDS:
+        raise ValueError(f"a fold names {len(kinds)} kinds of failures, at most {MOST_KINDS} are known")
+    failures = {key.removeprefix("failures-"): _integer(items, key) for key in kinds}
+    return Part(
+        _sums(items, "total"), _sums(items, "weight"), _integer(items, "updates"), _text(items, "rule"),
+        seen, loss, failures, _integer(items, "round"), _text(items, "layout"),
+    )  # fmt: skip
+
+
+def _sums(items: Mapping[str, Any], name: str) -> NDArray[np.float64]:
+    content, rows = items[name], _integer(items, "sums")
+    if not isinstance(content, bytes):
+        raise TypeError(f"{name} is {type(content).__name__}, expected bytes")
+    if rows < 1:
+        raise ValueError(f"a fold has {rows} sums")
+    return np.frombuffer(content, dtype="<f8").astype(np.float64, copy=False).reshape(rows, -1)
 
 
 def _weights(items: Mapping[str, Any]) -> NDArray[np.float32]:

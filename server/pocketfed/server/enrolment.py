@@ -22,15 +22,17 @@ class EnrolledPhone:
         name: given at enrolment; empty for a phone that registered itself.
         fingerprint: `SHA256:…`, as ssh-keygen prints it.
         status: `registered`, `online`, `offline` or `revoked`.
+        edge: whether it is no phone but an edge server.
     """
 
     name: str
     fingerprint: str
     status: str
+    edge: bool = False
 
 
-def register(state: Path, key: Path, name: str) -> EnrolledPhone:
-    """Let the holder of a key take part.
+def register(state: Path, key: Path, name: str, edge: bool = False) -> EnrolledPhone:
+    """Let the holder of a key take part, as a phone or as an edge server.
 
     Raises:
         KeyFileError: the file holds no key that phones can have, or one that was registered before.
@@ -38,16 +40,17 @@ def register(state: Path, key: Path, name: str) -> EnrolledPhone:
     public_key = read_public_key(key)
     fleet = open_fleet(state)
     try:
-        fleet.register(public_key.pem, name)
+        fleet.register(public_key.pem, name, edge)
     except ValueError as error:
         known = [
-            phone.status
-            for phone in map(_described, fleet.nodes())
-            if phone.fingerprint == public_key.fingerprint
+            phone for phone in map(_described, fleet.nodes()) if phone.fingerprint == public_key.fingerprint
         ]
-        why = "was revoked; the phone needs a new key" if REVOKED in known else "is enrolled already"
+        revoked = any(phone.status == REVOKED for phone in known)
+        why = "was revoked; the phone needs a new key" if revoked else "is enrolled already"
+        if not revoked and any(phone.edge != edge for phone in known):
+            why = f"is enrolled as {'a phone' if edge else 'an edge server'}; revoke it, and enrol a new key"
         raise KeyFileError(f"{key} ({public_key.fingerprint}) {why}") from error
-    return EnrolledPhone(name, public_key.fingerprint, "registered")
+    return EnrolledPhone(name, public_key.fingerprint, "registered", edge)
 
 
 def revoke_key(state: Path, fingerprint: str) -> EnrolledPhone:
@@ -81,7 +84,8 @@ def enrolled(state: Path) -> list[EnrolledPhone]:
 
 def _described(node: Node) -> EnrolledPhone:
     status = REVOKED if node.status == "unregistered" else node.status
-    return EnrolledPhone(node.name, parse_public_key(node.public_key, "a key").fingerprint, status)
+    fingerprint = parse_public_key(node.public_key, "a key").fingerprint
+    return EnrolledPhone(node.name, fingerprint, status, node.edge)
 
 
 def open_fleet(state: Path) -> Fleet:

@@ -66,7 +66,8 @@ def exchange(
     fold = Fold(rounds.aggregator, rounds.guard, begun, oldest, terms.count_refused)
     answered: set[int] = set()
     with clock.phase("sending"):
-        replies = iter(grid.send_and_receive(_instructions(rounds, begun, cohort), timeout=terms.deadline))
+        messages = _instructions(rounds, roster, begun, cohort)
+        replies = iter(grid.send_and_receive(messages, timeout=terms.deadline))
     ordered = in_order(replies, list(cohort)) if terms.in_order else replies
     while fold.fresh < wanted:
         with clock.phase("collecting"):
@@ -85,18 +86,24 @@ def exchange(
     for node, phone in cohort.items():
         if node not in answered:
             fold.silent(phone)
-    silent = {failure.phone for failure in fold.failures if failure.kind is Kind.SILENT}
+    silent = {
+        failure.phone for failure in fold.failures if failure.kind is Kind.SILENT and not failure.behind
+    }
     roster.bench(node for node, phone in cohort.items() if phone in silent)
     return fold
 
 
-def _instructions(rounds: Rounds, begun: Broadcast, cohort: Iterable[int]) -> Iterator[Message]:
+def _instructions(
+    rounds: Rounds, roster: Roster, begun: Broadcast, cohort: Iterable[int]
+) -> Iterator[Message]:
     """One message a phone, made when it is sent, all sharing one record."""
     terms, layout = rounds.terms, begun.layout.digest
     content = pack_instruction(rounds.plan(begun.round), weights_to_bytes(begun.weights), layout)
-    # A message expires with its round, or with the next one if late answers count.
-    ttl = terms.deadline * (2 if terms.late == "count" else 1)
+    # A message expires with its round, or with the next one if late answers count. A fold never counts late: its sums
+    # are of weights that the next round does not begin with.
+    late = terms.deadline * (2 if terms.late == "count" else 1)
     for node in cohort:
+        ttl = terms.deadline if roster.is_edge(node) else late
         yield Message(content, node, MessageType.TRAIN, ttl=ttl, group_id=str(begun.round))
 
 
@@ -112,7 +119,7 @@ def _take(
     if reply.metadata.group_id != str(begun.round) and rounds.terms.late == "refuse":
         fold.late(phone)
     else:
-        fold.take(phone, reply)
+        fold.take(phone, reply, roster.is_edge(node))
 
 
 def in_order(replies: Iterable[Message], nodes: list[int]) -> Iterator[Message]:

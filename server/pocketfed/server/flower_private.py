@@ -88,6 +88,8 @@ SWEEP = 1.0
 
 MISTAKES = (KeyError, ValueError, OverflowError, NoObjectInStoreError, IntegrityError)
 """What Flower raises on calls that make no sense: an unknown run, an object that is not what its id says."""
+EDGE = "edge"
+"""Name of the account that edge servers belong to; a node that registers itself belongs to Flower's own."""
 
 
 def act_as_server(run_id: int, task_id: int = 1) -> None:
@@ -122,12 +124,14 @@ class Node:
         public_key: PEM, SubjectPublicKeyInfo.
         name: given at enrolment.
         status: `registered`, `online`, `offline` or `unregistered`.
+        edge: whether it was registered as an edge server.
     """
 
     id: int
     public_key: bytes
     name: str
     status: str
+    edge: bool = False
 
 
 class Fleet:
@@ -245,17 +249,22 @@ class Fleet:
     def nodes(self) -> Sequence[Node]:
         """Every node that was ever registered."""
         return [
-            Node(info.node_id, bytes(info.public_key), info.name, info.status)
+            Node(info.node_id, bytes(info.public_key), info.name, info.status, info.owner_name == EDGE)
             for info in self._state.get_node_info()
         ]
 
-    def register(self, public_key: bytes, name: str) -> int:
-        """Let the holder of a key take part.
+    def is_edge(self, node: int) -> bool:
+        """Whether a node was registered as an edge server."""
+        return any(info.owner_name == EDGE for info in self._state.get_node_info(node_ids=[node]))
+
+    def register(self, public_key: bytes, name: str, edge: bool = False) -> int:
+        """Let the holder of a key take part, as a phone or as an edge server.
 
         Raises:
             ValueError: the key is or was registered.
         """
-        return self._state.create_node(NOOP_FLWR_AID, NOOP_ACCOUNT_NAME, public_key, 0, name=name)
+        account = EDGE if edge else NOOP_ACCOUNT_NAME
+        return self._state.create_node(NOOP_FLWR_AID, account, public_key, 0, name=name)
 
     def revoke(self, node: int) -> None:
         """Let a node never take part again.
@@ -275,6 +284,7 @@ class Fleet:
         store = self._state.object_store
         with reusing_object_ids():
             for message in messages:
+                _of_run(message, self._run)
                 with_id(message, message.object_id)
                 self._objects.expect(message.metadata.message_id)
                 # Objects first: a phone may fetch the message the moment it is there.
@@ -516,6 +526,12 @@ def _without_a_thread(dependency: Callable[[Request], Any]) -> Callable[[Request
         return dependency(request)
 
     return looked_up
+
+
+def _of_run(message: Message, run: Run) -> None:
+    """A message belongs to the run of the fleet that posts it: this process may serve another fleet besides."""
+    message.metadata.__dict__["_run_id"] = run.run_id
+    message.metadata.__dict__["_src_task_id"] = run.primary_task_id
 
 
 async def _check_answer(request: Request) -> None:

@@ -1,5 +1,6 @@
 """The running state of one round: guard, fold, count."""
 
+from collections import Counter
 from collections.abc import Mapping
 from typing import Any
 
@@ -7,11 +8,13 @@ from flwr.app import Message
 
 from pocketfed.core.errors import UpdateRejected
 from pocketfed.core.modality import Modality
+from pocketfed.core.part import Part
 from pocketfed.core.plan import Update
 from pocketfed.core.wire import DECLINED
-from pocketfed.server.aggregators import Aggregator, Broadcast
+from pocketfed.server.aggregators import Aggregator, Broadcast, GlobalModel, identity
 from pocketfed.server.guard import Guard
-from pocketfed.server.messages import GONE, unpack_update
+from pocketfed.server.guard_fold import check_part
+from pocketfed.server.messages import GONE, brings_fold, unpack_part, unpack_update
 from pocketfed.server.outcome import Failure, Kind, Outcome
 
 
@@ -35,37 +38,47 @@ class Fold:
         self._state = aggregator.start(begun)
         self._losses: dict[Modality, tuple[float, int]] = {}
         self._taken: set[int] = set()
-        self._fresh, self._count_refused = 0, count_refused
+        self._fresh, self._updates, self._count_refused = 0, 0, count_refused
         self._refused: set[int] = set()
         self._failures: dict[int, Failure] = {}
+        self._behind: list[Failure] = []
         self._bytes_up = 0
 
     @property
     def fresh(self) -> int:
-        """Answers of this very round that count for its quorum; those that are late come on top."""
+        """Answers of this very round that count for its quorum; those that are late come on top. An edge's is one."""
         return self._fresh + len(self._refused)
 
-    def take(self, phone: int, reply: Message) -> None:
-        """An answer; if it is not usable, that is this phone's failure and nobody else's."""
+    def take(self, phone: int, reply: Message, edge: bool = False) -> None:
+        """An answer; if it is not usable, that is this phone's failure and nobody else's.
+
+        Args:
+            phone: its number.
+            reply: the answer.
+            edge: whether it is an edge server, which may send a fold of its own phones' updates.
+        """
         if phone in self._taken:
             return  # a second answer, as after a late one that counted
         if reply.has_error():
             self._fail(phone, reply.error.reason or f"error {reply.error.code}", _kind_of(reply.error.code))
             return
         try:
-            update = self._guard.check(unpack_update(reply), self._begun, self._oldest)
+            if not brings_fold(reply):
+                self._add(self._guard.check(unpack_update(reply), self._begun, self._oldest))
+            elif edge:
+                self._merge(phone, unpack_part(reply))
+            else:
+                raise UpdateRejected(
+                    "a fold of updates, which only an edge server may send: pocketfed enrol --edge"
+                )
         except UpdateRejected as rejection:
             self._fail(phone, str(rejection), Kind.REFUSED)
             if self._count_refused and reply.metadata.group_id == str(self._begun.round):
                 self._refused.add(phone)
             return
-        self._state = self._aggregator.add(self._state, update)
         self._taken.add(phone)
-        self._fresh += update.round == self._begun.round
         self._failures.pop(phone, None)
         self._refused.discard(phone)
-        self._bytes_up += update.weights.nbytes
-        self._count_loss(update)
 
     def late(self, phone: int) -> None:
         """An answer to a round that is over, and does not count."""
@@ -75,17 +88,23 @@ class Fold:
         """No answer by the deadline."""
         self._fail(phone, "no answer in time", Kind.SILENT)
 
-    def outcome(self, asked: int, seconds: float, phases: Mapping[str, float], attempt: int) -> Outcome:
-        """What the round came to; the fold is over."""
+    def outcome(
+        self, asked: int, seconds: float, phases: Mapping[str, float], attempt: int, closes: bool = True
+    ) -> Outcome:
+        """What the round came to; the fold is over.
+
+        Args:
+            asked: phones that were sent weights.
+            seconds: that it took.
+            phases: what they were spent on.
+            attempt: how many times it had to be begun anew.
+            closes: whether the rule makes new weights of it; an edge server's part leaves that to its parent.
+        """
         return Outcome(
             round=self._begun.round,
-            model=self._aggregator.finish(self._state),
-            loss={
-                modality: total / examples
-                for modality, (total, examples) in sorted(self._losses.items())
-                if examples
-            },
-            phones=len(self._taken),
+            model=self._aggregator.finish(self._state) if closes else GlobalModel(self._begun.weights),
+            loss=self._loss,
+            phones=self._updates,
             failures=self.failures,
             bytes_down=asked * self._begun.weights.nbytes,
             bytes_up=self._bytes_up,
@@ -94,19 +113,68 @@ class Fold:
             attempt=attempt,
         )
 
+    def part(self) -> Part:
+        """What an edge server sends up; of a rule that is a sum."""
+        kinds = Counter[str]()
+        for failure in self.failures:
+            kinds[failure.kind] += failure.count
+        return Part(
+            total=self._state.total,
+            weight=self._state.weight,
+            updates=self._updates,
+            rule=identity(self._aggregator),
+            seen={modality: examples for modality, (_, examples) in self._losses.items()},
+            loss=self._loss,
+            failures=kinds,
+            round=self._begun.round,
+            layout=self._begun.layout.digest,
+        )
+
     @property
     def failures(self) -> tuple[Failure, ...]:
-        """So far, in the order in which they happened."""
-        return tuple(self._failures.values())
+        """So far, in the order in which they happened; then those behind edge servers."""
+        return (*self._failures.values(), *self._behind)
+
+    @property
+    def updates(self) -> int:
+        """Folded so far, those of phones behind edge servers included."""
+        return self._updates
+
+    @property
+    def _loss(self) -> dict[Modality, float]:
+        return {
+            modality: total / examples
+            for modality, (total, examples) in sorted(self._losses.items())
+            if examples
+        }
+
+    def _add(self, update: Update) -> None:
+        self._state = self._aggregator.add(self._state, update)
+        self._updates += 1
+        self._fresh += update.round == self._begun.round
+        self._bytes_up += update.weights.nbytes
+        for modality, loss in update.loss.items():
+            self._count_loss(modality, loss, update.seen.get(modality, 0))
+
+    def _merge(self, edge: int, part: Part) -> None:
+        sums = check_part(part, self._begun, self._aggregator, self._guard)
+        self._state = self._aggregator.merge(self._state, sums)
+        self._updates += part.updates
+        self._fresh += 1
+        self._bytes_up += part.total.nbytes
+        for modality, loss in part.loss.items():
+            self._count_loss(modality, loss, part.seen.get(modality, 0))
+        for kind, count in part.failures.items():
+            if count:
+                reason = f"{count} behind this edge server, whose page and log say more"
+                self._behind.append(Failure(edge, reason, Kind(kind), count))
 
     def _fail(self, phone: int, reason: str, kind: Kind) -> None:
         self._failures.setdefault(phone, Failure(phone, reason[:500], kind))
 
-    def _count_loss(self, update: Update) -> None:
-        for modality, loss in update.loss.items():
-            total, examples = self._losses.get(modality, (0.0, 0))
-            seen = update.seen.get(modality, 0)
-            self._losses[modality] = (total + loss * seen, examples + seen)
+    def _count_loss(self, modality: Modality, loss: float, seen: int) -> None:
+        total, examples = self._losses.get(modality, (0.0, 0))
+        self._losses[modality] = (total + loss * seen, examples + seen)
 
 
 def _kind_of(code: int) -> Kind:

@@ -17,11 +17,13 @@ class Guard:
         most_examples: captures that a phone can have processed in one round.
         furthest: largest change, as a multiple of the norm of the weights the round began with.
         highest_loss: in either direction; NT-Xent stays far below at any useful temperature.
+        most_phones: updates that one edge server can have folded in one round.
     """
 
     most_examples: int = 1_000_000
     furthest: float = 10.0
     highest_loss: float = 1e4
+    most_phones: int = 10_000
 
     def check(self, update: Update, begun: Broadcast, oldest: int | None = None) -> Update:
         """The update, unchanged.

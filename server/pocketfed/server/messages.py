@@ -7,15 +7,18 @@ from typing import Any, TypeVar
 from flwr.app import ConfigRecord, Error, Message, MessageType, RecordDict
 
 from pocketfed.core.errors import UpdateRejected
+from pocketfed.core.part import Part
 from pocketfed.core.plan import Instruction, PhoneStatus, Plan, Update
 from pocketfed.core.wire import (
     FAILED,
+    FOLD,
     INSTRUCTION,
     STATUS,
     UPDATE,
     Value,
     instruction_items,
     read_instruction,
+    read_part,
     read_status,
     read_update,
     status_items,
@@ -50,6 +53,20 @@ def unpack_update(reply: Message) -> Update:
         UpdateRejected: the phone reported an error, or the reply is not what `pack_update` makes.
     """
     return _read(reply, UPDATE, read_update)
+
+
+def brings_fold(reply: Message) -> bool:
+    """Whether an answer brings a fold of updates, as an edge server's does, and not an update."""
+    return reply.has_content() and FOLD in reply.content
+
+
+def unpack_part(reply: Message) -> Part:
+    """What an edge server answered.
+
+    Raises:
+        UpdateRejected: it reported an error, or the reply is not what `core.wire.part_items` makes.
+    """
+    return _read(reply, FOLD, read_part)
 
 
 def ask_status(node: int, ttl: float | None = None) -> Message:

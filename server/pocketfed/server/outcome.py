@@ -34,11 +34,24 @@ class Kind(StrEnum):
 
 @dataclass(frozen=True)
 class Failure:
-    """A phone whose update did not count, and why."""
+    """A phone whose update did not count, and why; or several behind one edge server.
+
+    Attributes:
+        phone: its number, or the edge server's.
+        reason: for people.
+        kind: of the failure.
+        behind: phones behind that edge server for which this stands; 0 where it is about `phone` itself.
+    """
 
     phone: int
     reason: str
     kind: Kind = Kind.FAILED
+    behind: int = 0
+
+    @property
+    def count(self) -> int:
+        """How many updates did not count."""
+        return self.behind or 1
 
 
 @dataclass(frozen=True)
@@ -49,9 +62,9 @@ class Outcome:
         round: from 1.
         model: the new global model.
         loss: mean over the accepted updates, by modality, weighted by its captures.
-        phones: how many updates were folded.
+        phones: how many updates were folded, those of phones behind edge servers included.
         failures: the phones whose updates were not.
-        bytes_down, bytes_up: of weights, to all phones and from all phones.
+        bytes_down, bytes_up: of weights, between this server and its own phones and edges.
         seconds: from choosing phones to the last fold.
         phases: seconds by what they were spent on: `waiting` for phones, `sending`, `collecting`, `folding`.
         attempt: how many times the round had to be begun anew because too few phones answered.
@@ -74,6 +87,11 @@ class Outcome:
     def weights(self) -> NDArray[np.float32]:
         """The new global weights, float32 [p]."""
         return self.model.weights
+
+    @property
+    def failed(self) -> int:
+        """How many updates did not count."""
+        return sum(failure.count for failure in self.failures)
 
     @staticmethod
     def untrained(weights: NDArray[np.float32]) -> "Outcome":

@@ -1,5 +1,6 @@
 """Who is there: Flower's nodes, and what each phone says of itself."""
 
+import logging
 import time
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
@@ -10,6 +11,9 @@ from pocketfed.core.errors import NoPhonesError, UpdateRejected
 from pocketfed.core.modality import Modality
 from pocketfed.core.plan import PhoneStatus
 from pocketfed.server.messages import GONE, ask_status, unpack_status
+from pocketfed.server.watch.records import printable
+
+log = logging.getLogger(__name__)
 
 ANSWER_WITHIN = 120.0
 """Seconds after which a phone that was asked for its status is asked again. One that is idle looks every 36."""
@@ -72,12 +76,14 @@ class Roster:
         status_age: seconds after which a status is asked for again; the old one counts until then.
         statuses: what phones said.
         strangers: what nodes said that did not say who they are.
+        may_be_edge: whether a node may be an edge server; the operator says which.
     """
 
     requirements: Requirements = field(default_factory=Requirements)
     status_age: float = 600.0
     statuses: dict[int, PhoneStatus] = field(default_factory=dict)
     strangers: dict[int, str] = field(default_factory=dict)
+    may_be_edge: Callable[[int], bool] = lambda node: False
     _asked: dict[int, tuple[str, float]] = field(
         default_factory=dict
     )  # by node: the question, and when it was put
@@ -119,6 +125,16 @@ class Roster:
             "benched": len(self._benched & self._online),
         }
 
+    def is_edge(self, node: int) -> bool:
+        """Whether a node is an edge server, by its own word and the operator's."""
+        status = self.statuses.get(node)
+        return status is not None and status.edge
+
+    def _believed(self, node: int, status: PhoneStatus) -> PhoneStatus:
+        if status.edge and not self.may_be_edge(node):
+            raise UpdateRejected("it says that it is an edge server; its key was not enrolled with --edge")
+        return status
+
     def _ask(self, grid: Grid, now: float) -> None:
         due = [
             node
@@ -141,14 +157,16 @@ class Roster:
                 continue  # it is asked again when it is back
             self._answered[node] = now
             try:
-                status = unpack_status(reply)
+                status = self._believed(node, unpack_status(reply))
                 self.statuses.pop(node, None)
                 self.statuses[node] = status  # the last one in the order of the dictionary
                 self._benched.discard(node)
                 self.strangers.pop(node, None)
             except UpdateRejected as error:
                 self.statuses.pop(node, None)
-                self.strangers[node] = str(error)[:300]
+                if self.strangers.get(node) != (reason := str(error)[:300]):
+                    log.warning("node %d is left out: %s", node, printable(reason))
+                self.strangers[node] = reason
         self._forget_some()
         overdue = [node for node, (_, asked) in self._asked.items() if now - asked > ANSWER_WITHIN]
         for node in overdue:

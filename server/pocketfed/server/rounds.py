@@ -74,7 +74,7 @@ def _until_it_counts(
     for attempt in range(rounds.terms.attempts):
         clock = Clock()
         with clock.phase("waiting"):
-            eligible = _wait_for_phones(grid, roster, rounds.terms, watcher, stopping)
+            eligible = wait_for_phones(grid, roster, rounds.terms, watcher, stopping)
         if eligible is None:
             return None
         wanted, cohort = sample_cohort(list(eligible), rounds.terms, rounds.seed, begun.round, attempt)
@@ -96,10 +96,14 @@ def _until_it_counts(
     )
 
 
-def _wait_for_phones(
+def wait_for_phones(
     grid: Grid, roster: Roster, terms: Terms, watcher: RoundWatcher, stopping: Callable[[], bool]
 ) -> Mapping[int, int] | None:
-    """The phones that may be chosen, as soon as there are enough; None if the server is to stop."""
+    """The phones that may be chosen, as soon as there are enough; None if the server is to stop.
+
+    Raises:
+        NoPhonesError: they did not come in time.
+    """
     until = time.monotonic() + terms.patience
     while not stopping():
         roster.refresh(grid)

@@ -118,7 +118,8 @@ class DeploymentConfig(Section):
     `attempts` times, if fewer than the share `quorum` of the wanted updates came. `late` answers are refused, or count
     in the round after theirs. Phones are chosen that hold captures of `modalities`, have `free_memory_mb`, are
     `charging`, and run at least `app_version`. An update may claim `most_examples` and move the weights by `furthest`
-    times their norm. The last `keep_checkpoints` stay on disk.
+    times their norm. `edges` says whose folds of updates count: of servers that were `enrolled` as edges, or of `any` node
+    that says it is one; a fold may hold `most_phones` updates. The last `keep_checkpoints` stay on disk.
     """
 
     minimum: Count = 2
@@ -134,6 +135,8 @@ class DeploymentConfig(Section):
     app_version: Annotated[str, Field(max_length=40)] = ""
     most_examples: Count = 100_000
     furthest: Positive = 10.0
+    edges: Literal["enrolled", "any"] = "enrolled"
+    most_phones: Count = 10_000
     keep_checkpoints: Count = 5
 
 

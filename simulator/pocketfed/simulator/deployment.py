@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from pocketfed.core.bundle import Bundle
 from pocketfed.core.errors import RunFolderError
-from pocketfed.server.aggregators import build_aggregator
+from pocketfed.server.aggregators import build_aggregator, check_is_sum
 from pocketfed.server.app import build_server_app
 from pocketfed.server.enrolment import DATABASE
 from pocketfed.server.fleet_grid import FleetGrid
@@ -22,24 +22,15 @@ from pocketfed.server.guard import Guard
 from pocketfed.server.roster import Requirements, Roster
 from pocketfed.server.serving import Serving, Tls
 from pocketfed.server.terms import Rounds, Terms
-from pocketfed.server.turns import Turns
-from pocketfed.server.watch.bounded_body import BoundedBody
 from pocketfed.server.watch.metrics import Metrics
-from pocketfed.server.watch.request_times import RequestTimes
-from pocketfed.server.watch.routes import watch_routes
 from pocketfed.server.watch.scoreboard import Scoreboard
 from pocketfed.server.watch.watcher import Everyone, ServerWatcher
 from pocketfed.simulator.config import Config
+from pocketfed.simulator.door import application, largest_answer
 from pocketfed.simulator.keeper import Keeper
 from pocketfed.simulator.plans import plan_of
 from pocketfed.simulator.private import protect
 from pocketfed.simulator.server_run import Run
-
-ENVELOPE = 1 << 20
-"""Bytes that an answer may have besides its weights."""
-
-LARGE = ("/v1/fleet/pull-object", "/v1/fleet/push-object")
-"""Calls that carry weights."""
 
 AGAIN = 5.0
 """Seconds after which a database that could not be written is tried again."""
@@ -66,7 +57,7 @@ def rounds_of(config: Config, bundle: Bundle) -> Rounds:
             late=wanted.late,
             in_order=False,
         ),
-        guard=Guard(most_examples=wanted.most_examples, furthest=wanted.furthest),
+        guard=Guard(wanted.most_examples, wanted.furthest, most_phones=wanted.most_phones),
     )
 
 
@@ -80,6 +71,11 @@ def requirements_of(config: Config, bundle: Bundle) -> Requirements:
         app_version=wanted.app_version,
         layout=bundle.spec.layout,
     )
+
+
+def may_be_edge(fleet: Fleet, config: Config) -> Callable[[int], bool]:
+    """Which of a deployed server's nodes may send folds."""
+    return fleet.is_edge if config.deployment.edges == "enrolled" else lambda node: True
 
 
 @dataclass(frozen=True)
@@ -124,6 +120,7 @@ def serve(
         The weights after the last finished round, float32 [p].
 
     Raises:
+        ConfigError: the rule is no sum, and there are edge servers.
         ServerError: the address cannot be listened at.
         NoPhonesError: too few phones came, or too few of them answered.
         RunFolderError: it is over, and its last round could not be written.
@@ -131,17 +128,18 @@ def serve(
     config, bundle = run.config, run.bundle
     for problem in run.problems:
         watcher.trouble(f"a checkpoint is damaged, the one before is used: {problem}")
-    roster = Roster(requirements_of(config, bundle), statuses=dict(run.last.statuses))
+    rounds = rounds_of(config, bundle)
+    largest = largest_answer(rounds.aggregator, rounds.layout)
+    fleet = Fleet(run.folder.path / DATABASE, largest)
+    if config.deployment.edges == "any" or any(node.edge for node in fleet.nodes()):
+        check_is_sum(config.aggregator, rounds.aggregator, rounds.layout)
+    allowed = may_be_edge(fleet, config)
+    known = {node: s for node, s in run.last.statuses.items() if not s.edge or allowed(node)}
+    roster = Roster(requirements_of(config, bundle), statuses=known, may_be_edge=allowed)
     keeper = Keeper(run, roster, watcher)
     scoreboard.restore(keeper.records)
-    largest = 4 * bundle.spec.weights + ENVELOPE
-    fleet = Fleet(run.folder.path / DATABASE, largest)
-    app = fleet.app(place.enrolled_only)
-    app.router.routes.extend(watch_routes(scoreboard, metrics, place.page_token))
-    app.add_middleware(BoundedBody, most=2 * largest)
-    app.add_middleware(Turns, paths=LARGE)
-    app.add_middleware(RequestTimes, metrics=metrics)
-    rounds, everyone = rounds_of(config, bundle), Everyone(watcher, keeper)
+    app = application(fleet, largest, place.enrolled_only, place.page_token, metrics, scoreboard)
+    everyone = Everyone(watcher, keeper)
 
     def run_rounds() -> None:
         left = range(keeper.round + 1, config.rounds + 1)

@@ -52,7 +52,7 @@ def record_of(outcome: Outcome) -> Record:
         "round": outcome.round,
         "loss": {str(modality): round(loss, 6) for modality, loss in outcome.loss.items()},
         "phones": outcome.phones,
-        "failures": len(outcome.failures),
+        "failures": outcome.failed,
         "failed": [dataclasses.asdict(failure) for failure in outcome.failures],
         "bytes_down": outcome.bytes_down,
         "bytes_up": outcome.bytes_up,

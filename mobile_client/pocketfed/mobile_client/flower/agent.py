@@ -71,6 +71,7 @@ class Agent:
         """
         self.node: int | None = None
         self.answered = 0  # messages, queries not counted
+        self.trouble = ""  # why the server cannot be asked at the moment
         self._at_work = False  # whether what the journal holds has been begun by this very process
         self._refusals = 0
         self._fleet, self._membership, self._journal = fleet, membership, journal
@@ -87,21 +88,21 @@ class Agent:
             target=keep_alive, args=(self._beat, self._membership.interval, stop), daemon=True
         )
         heart.start()
-        idle, trouble = 0, ""
+        idle = 0
         try:
             while answers is None or self.answered < answers:
                 try:
                     idle = 0 if self.step() else idle + 1
-                    if trouble:
+                    if self.trouble:
                         log.info("the server is there again")
-                    trouble = ""
+                    self.trouble = ""
                     if not idle:
                         continue
                 except (Unreachable, CallRefused) as error:
                     idle += 1
-                    if str(error) != trouble:
+                    if str(error) != self.trouble:
                         log.warning("%s; trying again", error)
-                    trouble = str(error)
+                    self.trouble = str(error)
                 self._sleep(self._pace.wait(idle - 1))
         finally:
             stop.set()

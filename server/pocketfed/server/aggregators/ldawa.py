@@ -68,6 +68,12 @@ class LDawa:
             state.weight[0, i] += factor if self.normalise else 1.0
         return Sums(begun, total, state.weight, state.updates + 1)
 
+    def factors(self, begun: Broadcast, most_examples: int) -> tuple[float, float]:
+        """See `Bounded`: a cosine where the rule divides by cosines, else one per phone."""
+        if begun.round <= self.warmup:
+            return 0.0, float(most_examples)
+        return (-1.0, 1.0) if self.normalise else (1.0, 1.0)
+
     def merge(self, first: Sums, second: Sums) -> Sums:
         """See `Aggregator`."""
         return sums.merge(first, second)

@@ -121,6 +121,9 @@ class Metrics:
         """See `ServerWatcher`."""
         self._degraded.set(1)
 
+    def upstream(self, problem: str | None) -> None:
+        """See `ServerWatcher`; the parent's metrics show whether this server is there."""
+
     def fleet(self, *, seen: int, online: int, eligible: int, benched: int) -> None:
         """See `ServerWatcher`."""
         for state, count in (
@@ -130,4 +133,4 @@ class Metrics:
 
     def _fail(self, failures: Sequence[Failure]) -> None:
         for failure in failures:
-            self._failures.labels(failure.kind).inc()
+            self._failures.labels(failure.kind).inc(failure.count)

@@ -87,6 +87,11 @@ def state_line(shown: Snapshot) -> StateLine:
             return StateLine(f"Round {shown.round}{of}: saving", "busy")
         case Stage.CHOOSING:
             return StateLine(f"Choosing phones; the last round was {shown.round}{of}", "busy")
+        case Stage.UPSTREAM if shown.upstream:
+            return StateLine(f"Trying to reach the server above: {shown.upstream}", "idle")
+        case Stage.UPSTREAM:
+            last = f"; the last was {shown.round}" if shown.round else ""
+            return StateLine(f"Waiting for a round of the server above{last}", "idle")
         case Stage.FINISHED:
             return StateLine(f"Finished: {shown.round} rounds", "good")
 

@@ -21,7 +21,7 @@ def line_of(outcome: Outcome) -> RoundLine:
         round=outcome.round,
         loss=dict(outcome.loss),
         phones=outcome.phones,
-        failures=len(outcome.failures),
+        failures=outcome.failed,
         bytes_down=outcome.bytes_down,
         bytes_up=outcome.bytes_up,
         seconds=_seconds(outcome.seconds),
@@ -33,7 +33,7 @@ def line_of(outcome: Outcome) -> RoundLine:
 
 def failure_lines(round_number: int, failures: Sequence[Failure]) -> list[FailureLine]:
     """Failures of a round, with reasons that are bounded and printable."""
-    return [FailureLine(round_number, f.phone, f.kind, printable(f.reason)) for f in failures]
+    return [FailureLine(round_number, f.phone, f.kind, printable(f.reason), f.count) for f in failures]
 
 
 def read_record(record: Mapping[str, Any]) -> tuple[RoundLine, list[FailureLine]] | None:
@@ -50,7 +50,7 @@ def read_record(record: Mapping[str, Any]) -> tuple[RoundLine, list[FailureLine]
         round=number,
         loss=_losses(_mapping(record.get("loss"))),
         phones=_count(record.get("phones")),
-        failures=max(_count(record.get("failures")), len(failures)),
+        failures=max(_count(record.get("failures")), sum(failure.count for failure in failures)),
         bytes_down=_count(record.get("bytes_down")),
         bytes_up=_count(record.get("bytes_up")),
         seconds=_seconds(record.get("seconds")),
@@ -74,7 +74,11 @@ def _failure(round_number: int, entry: object) -> FailureLine:
     known = Kind(kind) if kind in list(Kind) else Kind.FAILED
     phone = found.get("phone")
     return FailureLine(
-        round_number, phone if isinstance(phone, int) else -1, known, printable(str(found.get("reason", "")))
+        round_number,
+        phone if isinstance(phone, int) else -1,
+        known,
+        printable(str(found.get("reason", ""))),
+        _count(found.get("behind")) or 1,
     )
 
 

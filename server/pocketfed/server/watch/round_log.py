@@ -15,6 +15,7 @@ class RoundLog:
 
     def __init__(self) -> None:
         self._waiting: tuple[int, int] | None = None
+        self._upstream: str | None = ""
 
     def waiting(self, present: int, needed: int) -> None:
         """See `RoundWatcher`; called often, logged when the numbers change."""
@@ -50,7 +51,7 @@ class RoundLog:
                 "round": outcome.round,
                 "attempt": outcome.attempt,
                 "updates": outcome.phones,
-                "failures": len(outcome.failures),
+                "failures": outcome.failed,
                 **{f"loss_{modality}": round(loss, 6) for modality, loss in outcome.loss.items()},
                 "bytes_down": outcome.bytes_down,
                 "bytes_up": outcome.bytes_up,
@@ -68,6 +69,16 @@ class RoundLog:
         """See `ServerWatcher`."""
         LOG.error("degraded", extra={"reason": printable(text)})
 
+    def upstream(self, problem: str | None) -> None:
+        """See `ServerWatcher`; logged when it changes."""
+        if problem == self._upstream:
+            return
+        self._upstream = problem
+        if problem is None:
+            LOG.info("waiting for a round of the server above")
+        else:
+            LOG.warning("the server above cannot be reached", extra={"reason": printable(problem)})
+
     def fleet(self, *, seen: int, online: int, eligible: int, benched: int) -> None:
         """See `ServerWatcher`; the page and the metrics show it."""
 
@@ -80,6 +91,7 @@ class RoundLog:
                     "phone": failure.phone,
                     "kind": str(failure.kind),
                     "reason": printable(failure.reason),
+                    **({"behind": failure.behind} if failure.behind else {}),
                 },
             )
 

@@ -69,7 +69,7 @@ class Scoreboard:
             self._totals = Totals()
             for line, failures in found.values():
                 self._add(line)
-                self._count(failures, unexplained=line.failures - len(failures))
+                self._count(failures, unexplained=line.failures - sum(f.count for f in failures))
             last = max(found, default=0)
             over = self._now.planned is not None and last >= self._now.planned
             self._set(stage=Stage.FINISHED if over else Stage.STARTING, round=last)
@@ -126,6 +126,11 @@ class Scoreboard:
         with self._lock:
             self._set(trouble=printable(text) or "something is wrong")
 
+    def upstream(self, problem: str | None) -> None:
+        """See `ServerWatcher`."""
+        with self._lock:
+            self._set(stage=Stage.UPSTREAM, upstream=printable(problem) if problem else None)
+
     def fleet(self, *, seen: int, online: int, eligible: int, benched: int) -> None:
         """See `ServerWatcher`."""
         with self._lock:
@@ -155,7 +160,7 @@ class Scoreboard:
         self._failures.extend(failures)
         counts = dict(self._totals.failures)
         for failure in failures:
-            counts[failure.kind] = counts.get(failure.kind, 0) + 1
+            counts[failure.kind] = counts.get(failure.kind, 0) + failure.count
         if unexplained > 0:  # of a record that names fewer than it counts
             counts[Kind.FAILED] = counts.get(Kind.FAILED, 0) + unexplained
         self._totals = dataclasses.replace(self._totals, failures=counts)

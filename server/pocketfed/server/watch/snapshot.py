@@ -17,6 +17,8 @@ class Stage(StrEnum):
     COLLECTING = "collecting"
     SAVING = "saving"
     CHOOSING = "choosing"
+    UPSTREAM = "upstream"
+    """An edge server waits for its parent."""
     FINISHED = "finished"
 
 
@@ -38,12 +40,13 @@ class RoundLine:
 
 @dataclass(frozen=True)
 class FailureLine:
-    """An update that did not count. The reason may be the phone's own words: bounded, printable, not trusted."""
+    """An update that did not count, or `count` of them behind one edge server. The reason may be the phone's own words: bounded, printable, not trusted."""
 
     round: int
     phone: int
     kind: Kind
     reason: str
+    count: int = 1
 
 
 @dataclass(frozen=True)
@@ -85,6 +88,7 @@ class Snapshot:
         left: seconds until this round stops waiting for answers; None if nobody has said.
         uptime: seconds since the server started.
         trouble: what is wrong; None when all is well.
+        upstream: why an edge server's parent cannot be reached; None when it can, or there is none.
         phones: by sort.
         rounds: the last ones, oldest first.
         failures: the last ones, newest first.
@@ -102,6 +106,7 @@ class Snapshot:
     left: float | None = None
     uptime: float = 0.0
     trouble: str | None = None
+    upstream: str | None = None
     phones: Phones = Phones()
     rounds: tuple[RoundLine, ...] = ()
     failures: tuple[FailureLine, ...] = ()

@@ -17,6 +17,10 @@ class ServerWatcher(RoundWatcher, Protocol):
         """Rounds go on and something is wrong, such as a full disk; it counts as mended at the next `saved`."""
         return
 
+    def upstream(self, problem: str | None) -> None:
+        """This edge server waits for its parent, which cannot be reached if there is a problem; called often."""
+        return
+
     def fleet(self, *, seen: int, online: int, eligible: int, benched: int) -> None:
         """How many phones have ever been seen, are there, may be asked, and are left out for what they did."""
         return
@@ -65,6 +69,11 @@ class Everyone:
         """See `ServerWatcher`."""
         for watcher in self._watchers:
             watcher.trouble(text)
+
+    def upstream(self, problem: str | None) -> None:
+        """See `ServerWatcher`."""
+        for watcher in self._watchers:
+            watcher.upstream(problem)
 
     def fleet(self, *, seen: int, online: int, eligible: int, benched: int) -> None:
         """See `ServerWatcher`."""

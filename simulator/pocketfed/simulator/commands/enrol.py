@@ -25,6 +25,10 @@ def enrol(
             help="Home folder of a phone on this machine; its key is made if it has none, and enrolled."
         ),
     ] = None,
+    edge: Annotated[
+        bool,
+        typer.Option("--edge", help="They are edge servers, whose folds of their phones' updates count."),
+    ] = False,
     revoke: Annotated[
         list[str] | None,
         typer.Option(help="Fingerprint of a key, as the list shows it, that may not come again."),
@@ -39,6 +43,8 @@ def enrol(
         pocketfed enrol --state server key.pub
 
         pocketfed enrol --state server --new phones/1 --new phones/2
+
+        pocketfed enrol --state server --edge --new north/upstream
 
         pocketfed enrol --state server
 
@@ -57,14 +63,17 @@ def enrol(
             load_or_create_key(home.key)
             keys.append(home.key.with_suffix(".pub"))
     for key in keys:
-        phone = register(state, key, name if len(keys) == 1 and name else key.resolve().parent.name)
+        chosen = name if len(keys) == 1 and name else key.resolve().parent.name
+        phone = register(state, key, chosen, edge)
         console.print(f"Enrolled {phone.name}: {phone.fingerprint}", highlight=False, soft_wrap=True)
     for fingerprint in revoke or []:
         phone = revoke_key(state, fingerprint)
         console.print(f"Revoked {phone.name}: {phone.fingerprint}", highlight=False, soft_wrap=True)
     if keys or revoke:
         return
-    table = Table("name", Column("fingerprint", no_wrap=True), Column("state", no_wrap=True), box=None)
+    table = Table(
+        "name", Column("fingerprint", no_wrap=True), Column("state", no_wrap=True), Column("kind"), box=None
+    )
     for phone in enrolled(state):
-        table.add_row(phone.name, phone.fingerprint, phone.status)
+        table.add_row(phone.name, phone.fingerprint, phone.status, "edge" if phone.edge else "phone")
     console.print(table)

@@ -108,7 +108,7 @@ def phone(
         sys.exit(130 if isinstance(end, KeyboardInterrupt) else end.code)
 
 
-def check_address(server: str, insecure: bool) -> bool:
+def check_address(server: str, insecure: bool, flag: str = "--insecure") -> bool:
     """Whether the server is spoken to without encryption.
 
     Raises:
@@ -134,7 +134,7 @@ def check_address(server: str, insecure: bool) -> bool:
         here = False
     if not here and not insecure:
         raise ServerError(
-            f"{server} is not encrypted, and not this machine; use https://, or accept it with --insecure"
+            f"{server} is not encrypted, and not this machine; use https://, or accept it with {flag}"
         )
     return True
 

@@ -39,6 +39,21 @@ def serve(
     rounds: Annotated[
         int | None, typer.Option(min=1, help="Rounds of the whole run. \\[default: the configuration's]")
     ] = None,
+    upstream: Annotated[
+        str | None,
+        typer.Option(help="Be an edge of this server: run its rounds with own phones. https://host:port."),
+    ] = None,
+    upstream_ca: Annotated[
+        Path | None, typer.Option(help="Certificate authority of the server above. \\[default: the system's]")
+    ] = None,
+    upstream_home: Annotated[
+        Path | None,
+        typer.Option(help="Folder of the key that it knows this edge by. \\[default: upstream in --state]"),
+    ] = None,
+    upstream_insecure: Annotated[
+        bool,
+        typer.Option("--upstream-insecure", help="Allow http:// to a server above that is elsewhere."),
+    ] = False,
     log_format: Annotated[
         Literal["text", "json"], typer.Option(help="Lines for people, or JSON for machines.")
     ] = "text",
@@ -54,6 +69,8 @@ def serve(
         pocketfed serve --bundle runs/first --cert certs/server.pem --key certs/server-key.pem
 
         pocketfed serve --bundle configs/demo.toml --insecure --open
+
+        pocketfed serve --upstream https://192.0.2.1:8443 --upstream-ca ca.pem --bundle bundle/ --state north
     """
     console = Console(stderr=True)
     with console.status("starting"):
@@ -66,9 +83,11 @@ def serve(
         from pocketfed.server.watch.scoreboard import Scoreboard
         from pocketfed.server.watch.token import needs_token
         from pocketfed.server.watch.watcher import Everyone
+        from pocketfed.simulator.commands.phone import check_address
         from pocketfed.simulator.config import build_config, read_toml
         from pocketfed.simulator.deployment import Place
         from pocketfed.simulator.deployment import serve as run_server
+        from pocketfed.simulator.edge import HOME, Upstream, serve_edge
         from pocketfed.simulator.private import spent_up
         from pocketfed.simulator.server_run import exclusive_state, open_run
 
@@ -80,6 +99,12 @@ def serve(
             )
         if (cert is None) != (key is None):
             raise ConfigError(["--cert and --key belong together"])
+        if upstream is None and (upstream_ca or upstream_home or upstream_insecure):
+            raise ConfigError(["--upstream-ca, --upstream-home and --upstream-insecure go with --upstream"])
+        if upstream is not None:
+            if rounds is not None:
+                raise ConfigError(["--rounds: an edge server's rounds come from --upstream; leave it out"])
+            check_address(upstream, upstream_insecure, "--upstream-insecure")
         settings = build_config(read_toml(config)) if config else None
     with exclusive_state(state):
         with console.status("opening the bundle") as status:
@@ -94,7 +119,8 @@ def serve(
         stop = threading.Event()
         for name in (signal.SIGTERM, signal.SIGINT):
             signal.signal(name, lambda number, frame: stop.set())
-        scoreboard, metrics = Scoreboard(run.config.rounds, run.config.deployment.deadline), Metrics()
+        planned = None if upstream else run.config.rounds
+        scoreboard, metrics = Scoreboard(planned, run.config.deployment.deadline), Metrics()
 
         def ready(url: str) -> None:
             page = f"{url}/?token={token}" if token else f"{url}/"
@@ -108,6 +134,11 @@ def serve(
 
         with structured_logs(LogFormat(log_format), state):
             watcher = Everyone(RoundLog(), metrics, scoreboard)
+            if upstream is not None:
+                above = Upstream(upstream, upstream_home or state / HOME, upstream_ca)
+                serve_edge(run, place, above, watcher, metrics, scoreboard, ready, stop.is_set)
+                console.print("Stopped. The same command goes on.", highlight=False, soft_wrap=True)
+                return
             run_server(run, place, watcher, metrics, scoreboard, ready, stop.is_set)
         spent = None if stop.is_set() else spent_up(run.config, run.folder.path)
         done = "Stopped" if stop.is_set() else spent or f"All {run.config.rounds} rounds are finished"

@@ -1,0 +1,51 @@
+"""Rules in a tree of servers: which can be used there, and what an honest part of a cohort comes to.
+
+A rule is a sum if its state is `Sums`: an edge server sends that state up, and its parent adds it to its own. Of what
+a rule keeps from round to round an edge knows nothing, so `add` of such a rule must not depend on it.
+"""
+
+from typing import Any, Protocol, runtime_checkable
+
+import numpy as np
+
+from pocketfed.core.errors import ConfigError
+from pocketfed.core.layout import Layout
+from pocketfed.server.aggregators.aggregator import Aggregator, Broadcast
+from pocketfed.server.aggregators.sums import Sums
+
+
+@runtime_checkable
+class Bounded(Protocol):
+    """A rule that says what the factor of one update can be. Other rules' lie between 0 and the update's examples."""
+
+    def factors(self, begun: Broadcast, most_examples: int) -> tuple[float, float]:
+        """The least and the most that the factor of an honest update of this round can be."""
+        ...
+
+
+def factors_of(rule: Aggregator[Any], begun: Broadcast, most_examples: int) -> tuple[float, float]:
+    """The least and the most that the factor of one honest update can be."""
+    return rule.factors(begun, most_examples) if isinstance(rule, Bounded) else (0.0, float(most_examples))
+
+
+def identity(rule: Aggregator[Any]) -> str:
+    """The rule with its settings: two servers whose rules have the same can share a fold."""
+    return repr(rule)
+
+
+def sums_of(rule: Aggregator[Any], layout: Layout) -> int | None:
+    """How many sums a rule keeps; None if it is no sum."""
+    state = rule.start(Broadcast(np.zeros(layout.size, np.float32), layout, 1))
+    return len(state.total) if isinstance(state, Sums) else None
+
+
+def check_is_sum(name: str, rule: Aggregator[Any], layout: Layout) -> None:
+    """Whether a rule can be used in a tree.
+
+    Raises:
+        ConfigError: it is no sum; what it keeps of a part of a cohort cannot be added to another part's.
+    """
+    if sums_of(rule, layout) is None:
+        raise ConfigError(
+            [f"aggregator: {name} is no sum, so edge servers cannot fold a part of it; choose one that is"]
+        )

@@ -1,0 +1,52 @@
+"""What a server shows to the network: Flower's Fleet API for phones and edges, the page, metrics and health."""
+
+from typing import Any
+
+from fastapi import FastAPI
+
+from pocketfed.core.layout import Layout
+from pocketfed.server.aggregators import Aggregator, sums_of
+from pocketfed.server.flower_private import Fleet
+from pocketfed.server.turns import Turns
+from pocketfed.server.watch.bounded_body import BoundedBody
+from pocketfed.server.watch.metrics import Metrics
+from pocketfed.server.watch.request_times import RequestTimes
+from pocketfed.server.watch.routes import watch_routes
+from pocketfed.server.watch.scoreboard import Scoreboard
+
+ENVELOPE = 1 << 20
+"""Bytes that an answer may have besides its weights."""
+
+LARGE = ("/v1/fleet/pull-object", "/v1/fleet/push-object")
+"""Calls that carry weights."""
+
+
+def largest_answer(rule: Aggregator[Any], layout: Layout) -> int:
+    """Bytes of the largest honest answer: a phone's float32 weights, or an edge's float64 sums where the rule has any."""
+    sums = sums_of(rule, layout) or 0
+    return ENVELOPE + max(4 * layout.size, 8 * sums * (layout.size + len(layout.slices)))
+
+
+def application(
+    fleet: Fleet,
+    largest: int,
+    enrolled_only: bool,
+    page_token: str | None,
+    metrics: Metrics,
+    scoreboard: Scoreboard,
+) -> FastAPI:
+    """All of it as one application.
+
+    Args:
+        fleet: the phones' side.
+        largest: see `largest_answer`.
+        enrolled_only: whether phones need a key that was registered before.
+        page_token: opens the page and the metrics; None leaves them open.
+        metrics, scoreboard: what they show.
+    """
+    app = fleet.app(enrolled_only)
+    app.router.routes.extend(watch_routes(scoreboard, metrics, page_token))
+    app.add_middleware(BoundedBody, most=2 * largest)
+    app.add_middleware(Turns, paths=LARGE)
+    app.add_middleware(RequestTimes, metrics=metrics)
+    return app

@@ -1,0 +1,40 @@
+"""Folds of edge servers, as Flower messages that a parent takes."""
+
+from collections.abc import Sequence
+from typing import Any
+
+from flwr.app import ConfigRecord, Message, RecordDict
+
+from pocketfed.core.part import Part
+from pocketfed.core.plan import Update
+from pocketfed.core.wire import FOLD, part_items
+from pocketfed.server.aggregators import Aggregator, Broadcast
+from pocketfed.server.flower_private import act_as_server
+from pocketfed.server.fold import Fold
+from pocketfed.server.guard import Guard
+from pocketfed.server.messages import pack_update
+
+
+def message(content: RecordDict) -> Message:
+    """An answer with this content."""
+    act_as_server(1)
+    return Message(content, reply_to=Message(RecordDict(), 7, "train"))
+
+
+def brings(part: Part, **changes: Any) -> Message:
+    """An edge's answer; `changes` replace items of its record, None removes one."""
+    items: dict[str, Any] = {**part_items(part), **changes}
+    record = ConfigRecord({name: value for name, value in items.items() if value is not None})
+    return message(RecordDict({FOLD: record}))
+
+
+def folded(
+    rule: Aggregator[Any], begun: Broadcast, updates: Sequence[Update], below: Sequence[Part] = ()
+) -> Fold:
+    """A fold of updates, and of the folds of edges."""
+    fold = Fold(rule, Guard(), begun, begun.round)
+    for number, update in enumerate(updates):
+        fold.take(number, message(pack_update(update)))
+    for number, part in enumerate(below):
+        fold.take(1000 + number, brings(part), edge=True)
+    return fold
