@@ -115,6 +115,7 @@ def test_the_list_says_who_is_what_and_mistakes_say_what_to_do(tmp_path: Path, p
             assert shown.code == 2
             assert "0 enrolled keys have the fingerprint" in shown.err
         shown = pocketfed("enrol", "--state", state)
+    assert "edge" not in shown.out
     # A fingerprint is in one piece, whatever the width: it is there to be copied.
     lines = {
         fingerprint: line for line in shown.out.splitlines() for fingerprint in prints if fingerprint in line
@@ -122,6 +123,18 @@ def test_the_list_says_who_is_what_and_mistakes_say_what_to_do(tmp_path: Path, p
     assert lines[prints[0]].split()[-1] == "registered"
     assert lines[prints[1]].split()[-1] == "revoked"
     assert [phone.name for phone in enrolled(state)] == [name, "phone-1"]
+
+
+def test_an_edge_server_is_enrolled_as_one(tmp_path: Path, pocketfed: Command) -> None:
+    state, home = tmp_path / "state", tmp_path / "north" / "upstream"
+    assert pocketfed("enrol", "--state", state, "--edge", "--new", home, "--name", "north").code == 0
+    (north,) = enrolled(state)
+    assert (north.name, north.edge, north.status) == ("north", True, "registered")
+    line = next(line for line in pocketfed("enrol", "--state", state).out.splitlines() if "SHA256" in line)
+    assert line.split() == ["north", north.fingerprint, "edge", "registered"]
+    shown = pocketfed("enrol", "--state", state, home / "key.pub")
+    assert shown.code == 2
+    assert "is enrolled as an edge server; revoke it, and enrol a new key" in shown.err
 
 
 @pytest.mark.parametrize("content", ["", "no key", "-----BEGIN EC PRIVATE KEY-----\n"])

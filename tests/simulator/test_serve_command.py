@@ -98,6 +98,26 @@ def state_of_another_server(folder: Path) -> list[object]:
     return ["--insecure", "--state", folder / "held"]
 
 
+def rounds_of_its_own(folder: Path) -> list[object]:
+    return ["--insecure", "--upstream", "http://127.0.0.1:9", "--rounds", 3]
+
+
+def half_an_upstream(folder: Path) -> list[object]:
+    return ["--insecure", "--upstream-ca", "ca.pem"]
+
+
+def an_upstream_in_the_open(folder: Path) -> list[object]:
+    return ["--insecure", "--upstream", "http://192.0.2.1:8443"]
+
+
+def no_upstream(folder: Path) -> list[object]:
+    return ["--insecure", "--upstream", "192.0.2.1"]
+
+
+def an_upstream_without_authority(folder: Path) -> list[object]:
+    return ["--insecure", "--upstream", "https://192.0.2.1:8443", "--upstream-ca", folder / "absent.pem"]
+
+
 @pytest.mark.usefixtures("another_server")
 @pytest.mark.parametrize(
     ("make", "expected"),
@@ -115,6 +135,11 @@ def state_of_another_server(folder: Path) -> list[object]:
         (no_configuration, ["absent.toml cannot be read"]),
         (state_that_is_a_file, ["cannot be used", "choose another --state"]),
         (state_of_another_server, ["another server runs in", "held; stop it, or choose another --state"]),
+        (rounds_of_its_own, ["--rounds: an edge server's rounds come from --upstream"]),
+        (half_an_upstream, ["go with --upstream"]),
+        (an_upstream_in_the_open, ["is not encrypted", "--upstream-insecure"]),
+        (no_upstream, ["192.0.2.1 is no address of a server"]),
+        (an_upstream_without_authority, ["absent.pem holds no certificate"]),
         (damaged_database, ["fleet.db cannot be used (file is not a database)", "enrol all phones anew"]),
     ],
 )

@@ -72,8 +72,12 @@ def enrol(
     if keys or revoke:
         return
     table = Table(
-        "name", Column("fingerprint", no_wrap=True), Column("state", no_wrap=True), Column("kind"), box=None
+        "name",
+        Column("fingerprint", no_wrap=True),
+        Column("kind", no_wrap=True),
+        Column("state", no_wrap=True),
+        box=None,
     )
     for phone in enrolled(state):
-        table.add_row(phone.name, phone.fingerprint, phone.status, "edge" if phone.edge else "phone")
+        table.add_row(phone.name, phone.fingerprint, "edge" if phone.edge else "phone", phone.status)
     console.print(table)

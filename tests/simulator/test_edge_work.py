@@ -1,0 +1,135 @@
+"""What an edge server answers its parent, over phones that do as they are told."""
+
+import time
+from typing import Any
+
+import numpy as np
+import pytest
+
+from pocketfed.core.errors import MalformedObject, NoPhonesError, ProgramError
+from pocketfed.core.hyper import Hyper
+from pocketfed.core.modality import Modality
+from pocketfed.core.plan import PhoneStatus, Plan
+from pocketfed.core.wire import (
+    FOLD,
+    INSTRUCTION,
+    STATUS,
+    instruction_items,
+    read_part,
+    read_status,
+    weights_to_bytes,
+)
+from pocketfed.mobile_client.flower.task import Task
+from pocketfed.server import rounds as rounds_module
+from pocketfed.server.aggregators import FedAvg
+from pocketfed.server.messages import unpack_instruction
+from pocketfed.server.roster import Roster
+from pocketfed.server.terms import Rounds, Terms
+from pocketfed.simulator.edge_work import EdgeWork, Stopped
+from tests.server.scripted_grid import LAYOUT, SIZE, ScriptedGrid, adds, fleet, says, silent
+from tests.server.test_rounds import Diary
+
+START = np.full(SIZE, 10, dtype=np.float32)
+
+
+def edge(
+    grid: ScriptedGrid, diary: Diary | None = None, stopping: bool = False, **terms: Any
+) -> tuple[EdgeWork, Roster]:
+    wanted: dict[str, Any] = {"quorum": 0.5, "deadline": 600.0, "late": "count", "in_order": False}
+    decided = Rounds(LAYOUT, FedAvg(), lambda n: Plan(n, 0, {}, False, Hyper()), 0, Terms(**wanted | terms))
+    roster = Roster()
+    roster.refresh(grid)
+    return EdgeWork(42, decided, roster, grid, diary or Diary(), lambda: stopping), roster
+
+
+def train(round_number: int = 5, seconds: float = 60.0, layout: str = LAYOUT.digest) -> Task:
+    plan = Plan(round_number, 3, {Modality.SOUND: 2}, False, Hyper(learning_rate=0.5))
+    items = instruction_items(plan, weights_to_bytes(START), layout)
+    return Task("train", {INSTRUCTION: items}, time.time() + seconds)
+
+
+def test_a_round_is_answered_with_the_fold() -> None:
+    grid, diary = fleet({0: adds(1, examples=1), 1: adds(3, examples=3), 2: says("no", 100)}), Diary()
+    work, _ = edge(grid, diary)
+    part = read_part(work(train())[FOLD])
+    assert np.array_equal(part.total[0], START * 4.0 + 1 + 9)
+    assert (part.weight[0, 0], part.updates, part.round, part.rule) == (4.0, 2, 5, "FedAvg()")
+    assert part.failures == {"declined": 1}
+    (outcome,) = diary.outcomes
+    assert (outcome.round, outcome.phones, outcome.failed) == (5, 2, 1)
+    assert np.array_equal(outcome.weights, START)  # an edge has no weights of its own
+
+
+def test_phones_get_the_plan_of_the_parent_and_less_time_than_the_edge_has() -> None:
+    grid = fleet({0: adds(1), 1: adds(2)})
+    work, _ = edge(grid)
+    work(train(seconds=60.0))
+    asked = unpack_instruction(grid.sent[0])
+    assert (asked.plan.round, asked.plan.seed, asked.plan.hyper.learning_rate) == (5, 3, 0.5)
+    assert asked.plan.epochs == {Modality.SOUND: 2}
+    assert 50 < grid.sent[0].metadata.ttl <= 60  # not twice as much: late answers are of other weights
+    work(train(seconds=6000.0))
+    assert grid.sent[-1].metadata.ttl == 600  # its own deadline
+
+
+def test_too_few_answers_are_an_honest_failure() -> None:
+    diary = Diary()
+    work, _ = edge(fleet({0: adds(1), 1: silent, 2: silent}), diary)
+    with pytest.raises(
+        NoPhonesError, match=r"1 of 2 phones behind this edge server answered \(no answer in time"
+    ):
+        work(train())
+    assert len(diary.abandonments) == 1
+    lax, _ = edge(fleet({0: silent}), quorum=0.0)
+    with pytest.raises(NoPhonesError, match="0 of 1 phones"):  # nothing is no fold
+        lax(train())
+
+
+def test_phones_are_waited_for_in_half_of_the_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(rounds_module, "LOOK", 0.01)
+    work, _ = edge(fleet({0: adds(1)}), minimum=2)
+    began = time.monotonic()
+    with pytest.raises(NoPhonesError, match="1 of 2 phones came within 0 seconds"):
+        work(train(seconds=0.6))
+    assert 0.2 < time.monotonic() - began < 5
+
+
+def test_a_round_that_is_asked_for_again_draws_other_phones() -> None:
+    diary = Diary()
+    work, _ = edge(fleet({n: adds(1) for n in range(40)}), diary, participation=0.25)
+    for task in (train(5), train(5), train(6)):
+        work(task)
+    first, second, third = (set(cohort) for cohort in diary.cohorts)
+    assert first != second
+    assert third not in (first, second)
+
+
+def test_a_server_that_stops_leaves_its_work_in_the_journal() -> None:
+    work, _ = edge(fleet({0: adds(1), 1: silent}), stopping=True)
+    with pytest.raises(Stopped):
+        work(train())
+
+
+def test_what_is_not_for_this_edge_is_refused() -> None:
+    work, _ = edge(fleet({0: adds(1)}))
+    with pytest.raises(ProgramError, match="give it the parent's bundle"):
+        work(train(layout="0" * 64))
+    with pytest.raises(MalformedObject, match="cannot 'sing'"):
+        work(Task("sing", {}, time.time() + 60))
+    with pytest.raises(MalformedObject, match="cannot be read"):
+        work(Task("train", {}, time.time() + 60))
+
+
+def test_an_edge_is_the_sum_and_the_least_of_its_phones() -> None:
+    grid = fleet({0: adds(1), 1: adds(1)})
+    photo, sound = Modality.PHOTO, Modality.SOUND
+    grid.statuses = {
+        100: PhoneStatus(0, {photo: 5}, 700, True, "1.10", LAYOUT.digest),
+        101: PhoneStatus(1, {photo: 2, sound: 9}, 300, False, "1.9", LAYOUT.digest),
+    }
+    work, roster = edge(grid)
+    status = read_status(work(Task("query.who", {}, 0.0))[STATUS])
+    assert status == PhoneStatus(42, {photo: 7, sound: 9}, 300, False, "1.9", LAYOUT.digest, edge=True)
+    grid.online = set()
+    roster.refresh(grid)
+    assert work.status() == PhoneStatus(42, {}, 0, False, "", LAYOUT.digest, edge=True)
