@@ -9,17 +9,20 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pocketfed.core.modality import Modality
+from pocketfed.server.aggregators import GlobalModel
 from pocketfed.server.outcome import Failure, Kind, Outcome
 from pocketfed.server.watch.health import health
+from pocketfed.server.watch.page import state_line
 from pocketfed.server.watch.scoreboard import HISTORY, LATEST, Scoreboard
 from pocketfed.server.watch.snapshot import Stage
+from pocketfed.simulator import run_folder
 from tests.server.watch.example import busy
 
 
 def outcome(number: int, phones: int = 3, failures: tuple[Failure, ...] = (), **more: Any) -> Outcome:
     known: dict[str, Any] = {
         "round": number,
-        "weights": np.zeros(1, np.float32),
+        "model": GlobalModel(np.zeros(1, np.float32)),
         "loss": {Modality.PHOTO: 1.5},
         "phones": phones,
         "failures": failures,
@@ -201,3 +204,29 @@ def test_the_example_is_one() -> None:
     busy(board)
     assert board.snapshot().totals.rounds == 36
     assert set(board.snapshot().totals.failures) == set(Kind)
+
+
+def test_phones_behind_an_edge_server_count_one_by_one() -> None:
+    behind = (Failure(7, "5 behind this edge server", Kind.SILENT, behind=5), Failure(1, "gone", Kind.SILENT))
+    before, after = Scoreboard(), Scoreboard()
+    before.finished(outcome(1, failures=behind))
+    assert before.snapshot().rounds[0].failures == 6
+    assert before.snapshot().totals.failures == {Kind.SILENT: 6}
+    after.restore([run_folder.record_of(outcome(1, failures=behind))])
+    assert after.snapshot().totals == before.snapshot().totals
+    assert after.snapshot().failures == before.snapshot().failures
+
+
+def test_an_edge_server_says_whether_the_one_above_is_there() -> None:
+    board = Scoreboard()
+    board.upstream("http://192.0.2.1 cannot be\nreached")
+    assert state_line(board.snapshot()).text == (
+        "Trying to reach the server above: http://192.0.2.1 cannot be reached"
+    )
+    board.upstream(None)
+    assert state_line(board.snapshot()).text == "Waiting for a round of the server above"
+    board.finished(outcome(4))
+    board.saved(4, 0.1)
+    board.upstream(None)
+    assert state_line(board.snapshot()).text.endswith("; the last was 4")
+    assert board.snapshot().trouble is None
