@@ -12,7 +12,9 @@ from pocketfed.server.aggregators import Aggregator, Broadcast
 from pocketfed.server.flower_private import act_as_server
 from pocketfed.server.fold import Fold
 from pocketfed.server.guard import Guard
+from pocketfed.server.history import History
 from pocketfed.server.messages import pack_update
+from pocketfed.server.staleness import Staleness
 
 
 def message(content: RecordDict) -> Message:
@@ -28,13 +30,18 @@ def brings(part: Part, **changes: Any) -> Message:
     return message(RecordDict({FOLD: record}))
 
 
+def fold_of(rule: Aggregator[Any], begun: Broadcast) -> Fold:
+    """An empty fold, in which nothing that is late counts."""
+    return Fold(rule, Guard(), begun, History(1).begin(begun.round, begun.weights), Staleness())
+
+
 def folded(
     rule: Aggregator[Any], begun: Broadcast, updates: Sequence[Update], below: Sequence[Part] = ()
 ) -> Fold:
     """A fold of updates, and of the folds of edges."""
-    fold = Fold(rule, Guard(), begun, begun.round)
+    fold = fold_of(rule, begun)
     for number, update in enumerate(updates):
-        fold.take(number, message(pack_update(update)))
+        fold.take(number, message(pack_update(update)), begun.round)
     for number, part in enumerate(below):
-        fold.take(1000 + number, brings(part), edge=True)
+        fold.take(1000 + number, brings(part), begun.round, edge=True)
     return fold

@@ -4,7 +4,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 
 import numpy as np
-from flwr.app import Error, Message
+from flwr.app import Error, Message, MessageType
 
 from pocketfed.core.layout import Layout, Role, Slice
 from pocketfed.core.plan import PhoneStatus, Update
@@ -50,6 +50,7 @@ class ScriptedGrid(RunGrid):
         late: replies that the next `send_and_receive` yields before its own.
         sent: every instruction, in order.
         questions: how many nodes were asked who they are.
+        slowness: after how many looks a node's answer to a pushed instruction is there.
     """
 
     train: dict[int, Answer]
@@ -58,11 +59,13 @@ class ScriptedGrid(RunGrid):
     late: list[Message] = field(default_factory=list)
     sent: list[Message] = field(default_factory=list)
     questions: int = 0
+    slowness: dict[int, int] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         super().__init__(empty_run(1))
         act_as_server(1)
         self._answers: dict[str, Message] = {}
+        self._due: dict[str, int] = {}  # looks that are left, by message
         self._count = 0
 
     def get_node_ids(self) -> Iterable[int]:
@@ -71,17 +74,28 @@ class ScriptedGrid(RunGrid):
     def push_messages(self, messages: Iterable[Message]) -> Iterable[str]:
         ids = []
         for message in messages:
-            self.questions += 1
             key, node = self._name(message), message.metadata.dst_node_id
+            ids.append(key)
+            if message.metadata.message_type == MessageType.TRAIN:
+                self.sent.append(message)
+                self._due[key] = self.slowness.get(node, 0)
+                if (reply := self.train[node](message)) is not None:
+                    self._answers[key] = reply
+                continue
+            self.questions += 1
             if node in self.statuses:
                 self._answers[key] = introduce(message, self.statuses[node])
             else:
                 self._answers[key] = Message(Error(2, "who am I?"), reply_to=message)
-            ids.append(key)
         return ids
 
     def pull_messages(self, message_ids: Iterable[str]) -> Iterable[Message]:
-        return [self._answers.pop(key) for key in message_ids if key in self._answers]
+        found = []
+        for key in message_ids:
+            self._due[key] = self._due.get(key, 0) - 1
+            if self._due[key] < 0 and key in self._answers:
+                found.append(self._answers.pop(key))
+        return found
 
     def send_and_receive(
         self, messages: Iterable[Message], *, timeout: float | None = None

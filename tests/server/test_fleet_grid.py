@@ -22,7 +22,7 @@ from pocketfed.server import fleet_grid
 from pocketfed.server.aggregators import FedAvg, GlobalModel
 from pocketfed.server.fleet_grid import FleetGrid
 from pocketfed.server.outcome import Kind, Outcome, RoundWatcher
-from pocketfed.server.roster import Roster
+from pocketfed.server.roster import Roster, call_roll
 from pocketfed.server.rounds import run_rounds
 from pocketfed.server.terms import Rounds, Terms
 from tests.server.loopback import LAYOUT, SIZE, Gone, Misdeed, phones, rogue, send, serving, with_objects
@@ -221,7 +221,7 @@ def test_a_slow_phone_is_refused_or_counts_in_the_next_round(tmp_path: Path) -> 
             stack.enter_context(phones(url, folder, HONEST))
             stack.enter_context(rogue(url, 9, keeps, bad_round=1))
             grid, roster, begin = FleetGrid(fleet, keep_late=late == "count"), Roster(), GlobalModel(START)
-            run_rounds(grid, decisions(minimum=4, deadline=3.0, late=late), roster, begin, (1,), outcomes)
-            run_rounds(grid, decisions(deadline=8.0, late=late), roster, begin, (2,), outcomes)
+            call_roll(grid, roster, 4)
+            run_rounds(grid, decisions(deadline=3.0, late=late), roster, begin, (1, 2), outcomes)
         assert outcomes.all[0].phones == 3
         assert outcomes.all[1].phones == (4 if late == "count" else 3)

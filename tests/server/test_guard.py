@@ -48,10 +48,3 @@ def test_an_honest_update_passes_unchanged() -> None:
 def test_what_is_refused(update: Sent, reason: str) -> None:
     with pytest.raises(UpdateRejected, match=reason):
         Guard().check(update, BEGUN)
-
-
-def test_late_updates_pass_where_they_count() -> None:
-    late = Sent(np.full(4, 1.5, dtype=np.float32), 10, round=2, layout=LAYOUT.digest)
-    assert Guard().check(late, BEGUN, oldest=2) is late
-    with pytest.raises(UpdateRejected, match="belongs to round 1"):
-        Guard().check(Sent(late.weights, 10, round=1, layout=LAYOUT.digest), BEGUN, oldest=2)

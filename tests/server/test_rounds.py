@@ -134,28 +134,37 @@ def test_a_phone_that_was_silent_is_not_asked_again_until_it_returns() -> None:
     assert third.outcomes[0].phones == 3
 
 
-def test_late_answers_are_refused_or_counted_by_choice() -> None:
-    cases: list[tuple[Literal["refuse", "count"], int, dict[int, Kind]]] = [
-        ("refuse", 1, {7: Kind.LATE}),
-        ("count", 2, {}),
+class Absence(Diary):
+    """After round 1, phone 7's answer to it comes, and phone 1 alone is there."""
+
+    def __init__(self, grid: ScriptedGrid) -> None:
+        super().__init__()
+        self._grid = grid
+
+    def finished(self, outcome: Outcome) -> None:
+        super().finished(outcome)
+        asked = next(message for message in self._grid.sent if message.metadata.dst_node_id == 107)
+        self._grid.late = [reply for reply in (adds(3)(asked),) if reply is not None]
+        self._grid.online = {101}
+
+
+def test_late_answers_are_refused_or_brought_up_to_date_by_choice() -> None:
+    """Phone 7 is asked in round 1, from START, and answers in round 2, which began at START + 1."""
+    cases: list[tuple[Literal["refuse", "count"], int, dict[int, Kind], float]] = [
+        ("refuse", 1, {7: Kind.LATE}, 2),
+        ("count", 2, {}, (2 + 4) / 2),
     ]
-    for late, phones, kind in cases:
+    for late, phones, kind, moved in cases:
         grid = fleet({1: adds(1), 7: silent})
-        roster = Roster()
-        play(
-            grid, Terms(late="count", quorum=0.0), 1, roster
-        )  # phone 7 is asked in round 1, and says nothing yet
-        grid.late = [reply for message in grid.sent if message.metadata.dst_node_id == 107
-                     if (reply := adds(3)(message)) is not None]  # fmt: skip
-        grid.online = {101}
-        diary = Diary()
-        decided = Rounds(
-            LAYOUT, FedAvg(), lambda r: Plan(r, 0, {}, False, Hyper()), 0, Terms(late=late, in_order=False)
-        )
-        model = run_rounds(grid, decided, roster, GlobalModel(START), [2], diary)
-        assert diary.outcomes[0].phones == phones
-        assert kinds(diary.outcomes[0]) == kind
-        assert np.allclose(model.weights, START + (1 if late == "refuse" else 2))
+        terms = Terms(late=late, quorum=0.0, in_order=False)
+        decided = Rounds(LAYOUT, FedAvg(), lambda r: Plan(r, 0, {}, False, Hyper()), 0, terms)
+
+        diary = Absence(grid)
+        model = run_rounds(grid, decided, Roster(), GlobalModel(START), [1, 2], diary)
+        assert diary.outcomes[1].phones == phones
+        assert sorted(diary.outcomes[1].staleness) == [0, 1][:phones]
+        assert kinds(diary.outcomes[1]) == kind
+        assert np.allclose(model.weights, START + moved)
 
 
 def test_a_second_answer_of_a_phone_counts_for_nothing() -> None:

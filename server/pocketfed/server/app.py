@@ -7,6 +7,7 @@ from flwr.app import Context
 from flwr.serverapp import Grid, ServerApp
 
 from pocketfed.server.aggregators import GlobalModel
+from pocketfed.server.buffered import run_buffered
 from pocketfed.server.outcome import RoundWatcher
 from pocketfed.server.roster import Roster, call_roll
 from pocketfed.server.rounds import run_rounds
@@ -21,6 +22,7 @@ def build_server_app(
     watcher: RoundWatcher,
     phones: int = 0,
     stopping: Callable[[], bool] = lambda: False,
+    through: Callable[[Grid], Grid] = lambda grid: grid,
 ) -> ServerApp:
     """A server that runs the rounds of these numbers from `model`.
 
@@ -32,6 +34,7 @@ def build_server_app(
         watcher: is told of everything; persists finished rounds.
         phones: of a fleet whose size is known: how many to wait for before the first round.
         stopping: asked between rounds and while waiting.
+        through: what messages go through before the engine's grid carries them.
     """
     app = ServerApp()
     logging.getLogger("flwr").setLevel(
@@ -40,8 +43,10 @@ def build_server_app(
 
     @app.main()
     def main(grid: Grid, context: Context) -> None:
+        carrier = through(grid)
         if phones:
-            call_roll(grid, roster, phones)
-        run_rounds(grid, rounds, roster, model, numbers, watcher, stopping)
+            call_roll(carrier, roster, phones)
+        run = run_rounds if rounds.buffered is None else run_buffered
+        run(carrier, rounds, roster, model, numbers, watcher, stopping)
 
     return app

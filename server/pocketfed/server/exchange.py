@@ -1,5 +1,6 @@
 """One attempt at a round: instructions out, answers in, each guarded and folded as it comes."""
 
+import re
 import time
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
@@ -10,6 +11,7 @@ from flwr.serverapp import Grid
 from pocketfed.core.wire import weights_to_bytes
 from pocketfed.server.aggregators import Broadcast
 from pocketfed.server.fold import Fold
+from pocketfed.server.history import History
 from pocketfed.server.messages import pack_instruction
 from pocketfed.server.outcome import Kind, RoundWatcher
 from pocketfed.server.roster import Roster
@@ -42,6 +44,7 @@ def exchange(
     rounds: Rounds,
     roster: Roster,
     begun: Broadcast,
+    history: History,
     cohort: Mapping[int, int],
     wanted: int,
     clock: Clock,
@@ -56,14 +59,14 @@ def exchange(
         rounds: what the server decides.
         roster: who is there.
         begun: what the round begins with.
+        history: what it and those before it began with.
         cohort: who is asked: {node id: phone number}, in the order of the numbers.
         wanted: updates that are enough.
         clock: is told where time goes.
         watcher: is told of each answer.
     """
     terms = rounds.terms
-    oldest = begun.round - 1 if terms.late == "count" else begun.round
-    fold = Fold(rounds.aggregator, rounds.guard, begun, oldest, terms.count_refused)
+    fold = Fold(rounds.aggregator, rounds.guard, begun, history, rounds.staleness, terms.count_refused)
     answered: set[int] = set()
     with clock.phase("sending"):
         messages = _instructions(rounds, roster, begun, cohort)
@@ -77,7 +80,7 @@ def exchange(
         with clock.phase("folding"):
             if reply.metadata.group_id == str(begun.round):
                 answered.add(reply.metadata.src_node_id)
-            _take(fold, reply, rounds, roster, begun, cohort)
+            _take(fold, reply, roster, cohort)
         watcher.answered(begun.round, len(answered & cohort.keys()), len(cohort))
     else:  # enough: whoever has not answered yet is not to blame
         answered |= cohort.keys()
@@ -107,19 +110,15 @@ def _instructions(
         yield Message(content, node, MessageType.TRAIN, ttl=ttl, group_id=str(begun.round))
 
 
-def _take(
-    fold: Fold, reply: Message, rounds: Rounds, roster: Roster, begun: Broadcast, cohort: Mapping[int, int]
-) -> None:
+def _take(fold: Fold, reply: Message, roster: Roster, cohort: Mapping[int, int]) -> None:
     node = reply.metadata.src_node_id
     phone = cohort.get(node)
     if phone is None and (status := roster.statuses.get(node)) is not None:
         phone = status.number
-    if phone is None:
-        return  # nobody that was ever asked
-    if reply.metadata.group_id != str(begun.round) and rounds.terms.late == "refuse":
-        fold.late(phone)
-    else:
-        fold.take(phone, reply, roster.is_edge(node))
+    if phone is not None:  # else it is nobody that was ever asked
+        asked = reply.metadata.group_id
+        sent = int(asked) if re.fullmatch(r"[0-9]{1,18}", asked) else 0
+        fold.take(phone, reply, sent, roster.is_edge(node))
 
 
 def in_order(replies: Iterable[Message], nodes: list[int]) -> Iterator[Message]:

@@ -64,7 +64,8 @@ class FleetGrid(RunGrid):
         return ids
 
     def pull_messages(self, message_ids: Iterable[str]) -> Iterable[Message]:
-        """The answers to these messages that are here, each once."""
+        """The answers to these messages that are here, each once; none to a message that has expired."""
+        self._forget({key for key, sent in self._sent.items() if has_expired(sent)})
         wanted = self._sent.keys() & set(message_ids)
         until = time.monotonic() + UPLOAD_PATIENCE
         for envelope, objects in self._fleet.answers(wanted - self._uploads.keys()):
@@ -80,7 +81,6 @@ class FleetGrid(RunGrid):
         kinds = {self._sent[key].metadata.message_type for key in open_ids}
         try:
             while open_ids and time.monotonic() < until and not self._stopping():
-                self._forget({key for key, sent in self._sent.items() if has_expired(sent)})
                 open_ids &= self._sent.keys()
                 alike = [key for key, sent in self._sent.items() if sent.metadata.message_type in kinds]
                 replies = self.pull_messages(alike)

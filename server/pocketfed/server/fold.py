@@ -2,6 +2,7 @@
 
 from collections import Counter
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 from flwr.app import Message
@@ -14,34 +15,43 @@ from pocketfed.core.wire import DECLINED
 from pocketfed.server.aggregators import Aggregator, Broadcast, GlobalModel, identity
 from pocketfed.server.guard import Guard
 from pocketfed.server.guard_fold import check_part
+from pocketfed.server.history import History
 from pocketfed.server.messages import GONE, brings_fold, unpack_part, unpack_update
 from pocketfed.server.outcome import Failure, Kind, Outcome
+from pocketfed.server.staleness import Staleness
 
 
 class Fold:
     """Takes the answers of a round one by one; each is checked, folded and dropped."""
 
     def __init__(
-        self, aggregator: Aggregator[Any], guard: Guard, begun: Broadcast, oldest: int,
+        self,
+        aggregator: Aggregator[Any],
+        guard: Guard,
+        begun: Broadcast,
+        history: History,
+        staleness: Staleness,
         count_refused: bool = False,
-    ) -> None:  # fmt: skip
+    ) -> None:
         """An empty fold.
 
         Args:
             aggregator: the rule.
             guard: bounds on updates.
             begun: what the round began with.
-            oldest: updates of this round count, and of those between it and the one that is running.
+            history: what this round and those before it began with; updates of other rounds do not count.
+            staleness: what late updates are worth.
             count_refused: see `Terms`.
         """
-        self._aggregator, self._guard, self._begun, self._oldest = aggregator, guard, begun, oldest
+        self._aggregator, self._guard, self._begun = aggregator, guard, begun
+        self._history, self._staleness = history, staleness
         self._state = aggregator.start(begun)
         self._losses: dict[Modality, tuple[float, int]] = {}
-        self._taken: set[int] = set()
+        self._ages: dict[int, int] = {}  # in rounds, by phone whose answer counts
         self._fresh, self._updates, self._count_refused = 0, 0, count_refused
         self._refused: set[int] = set()
         self._failures: dict[int, Failure] = {}
-        self._behind: list[Failure] = []
+        self._below: list[Failure] = []  # of phones behind edge servers
         self._bytes_up = 0
 
     @property
@@ -49,22 +59,32 @@ class Fold:
         """Answers of this very round that count for its quorum; those that are late come on top. An edge's is one."""
         return self._fresh + len(self._refused)
 
-    def take(self, phone: int, reply: Message, edge: bool = False) -> None:
-        """An answer; if it is not usable, that is this phone's failure and nobody else's.
+    def take(self, phone: int, reply: Message, sent: int, edge: bool = False) -> Failure | None:
+        """An answer; if it is not usable, that is this phone's failure and nobody else's, which is returned.
 
         Args:
             phone: its number.
             reply: the answer.
+            sent: the round for which it was asked, as the server knows it.
             edge: whether it is an edge server, which may send a fold of its own phones' updates.
         """
-        if phone in self._taken:
-            return  # a second answer, as after a late one that counted
+        if phone in self._ages:
+            return None  # a second answer, as after a late one that counted
         if reply.has_error():
-            self._fail(phone, reply.error.reason or f"error {reply.error.code}", _kind_of(reply.error.code))
-            return
+            return self._fail(
+                phone, reply.error.reason or f"error {reply.error.code}", _kind_of(reply.error.code)
+            )
+        behind, base = self._begun.round - sent, self._history.versions.get(sent)
+        if base is None or not 0 <= behind <= self._staleness.longest:
+            return self._late(phone, behind)
         try:
             if not brings_fold(reply):
-                self._add(self._guard.check(unpack_update(reply), self._begun, self._oldest))
+                update = self._guard.check(
+                    unpack_update(reply), replace(self._begun, weights=base, round=sent)
+                )
+                self._add(
+                    self._staleness.apply(update, base, self._begun.weights, behind, self._begun.layout)
+                )
             elif edge:
                 self._merge(phone, unpack_part(reply))
             else:
@@ -72,21 +92,18 @@ class Fold:
                     "a fold of updates, which only an edge server may send: pocketfed enrol --edge"
                 )
         except UpdateRejected as rejection:
-            self._fail(phone, str(rejection), Kind.REFUSED)
-            if self._count_refused and reply.metadata.group_id == str(self._begun.round):
+            if self._count_refused and behind == 0:
                 self._refused.add(phone)
-            return
-        self._taken.add(phone)
+            return self._fail(phone, str(rejection), Kind.REFUSED)
+        self._ages[phone] = behind
+        self._fresh += behind == 0
         self._failures.pop(phone, None)
         self._refused.discard(phone)
+        return None
 
-    def late(self, phone: int) -> None:
-        """An answer to a round that is over, and does not count."""
-        self._fail(phone, "answered after its round was over", Kind.LATE)
-
-    def silent(self, phone: int) -> None:
+    def silent(self, phone: int) -> Failure:
         """No answer by the deadline."""
-        self._fail(phone, "no answer in time", Kind.SILENT)
+        return self._fail(phone, "no answer in time", Kind.SILENT)
 
     def outcome(
         self, asked: int, seconds: float, phases: Mapping[str, float], attempt: int, closes: bool = True
@@ -111,6 +128,7 @@ class Fold:
             seconds=seconds,
             phases=phases,
             attempt=attempt,
+            staleness=tuple(self._ages.values()),
         )
 
     def part(self) -> Part:
@@ -133,7 +151,7 @@ class Fold:
     @property
     def failures(self) -> tuple[Failure, ...]:
         """So far, in the order in which they happened; then those behind edge servers."""
-        return (*self._failures.values(), *self._behind)
+        return (*self._failures.values(), *self._below)
 
     @property
     def updates(self) -> int:
@@ -151,7 +169,6 @@ class Fold:
     def _add(self, update: Update) -> None:
         self._state = self._aggregator.add(self._state, update)
         self._updates += 1
-        self._fresh += update.round == self._begun.round
         self._bytes_up += update.weights.nbytes
         for modality, loss in update.loss.items():
             self._count_loss(modality, loss, update.seen.get(modality, 0))
@@ -160,17 +177,25 @@ class Fold:
         sums = check_part(part, self._begun, self._aggregator, self._guard)
         self._state = self._aggregator.merge(self._state, sums)
         self._updates += part.updates
-        self._fresh += 1
         self._bytes_up += part.total.nbytes
         for modality, loss in part.loss.items():
             self._count_loss(modality, loss, part.seen.get(modality, 0))
         for kind, count in part.failures.items():
             if count:
                 reason = f"{count} behind this edge server, whose page and log say more"
-                self._behind.append(Failure(edge, reason, Kind(kind), count))
+                self._below.append(Failure(edge, reason, Kind(kind), count))
 
-    def _fail(self, phone: int, reason: str, kind: Kind) -> None:
-        self._failures.setdefault(phone, Failure(phone, reason[:500], kind))
+    def _late(self, phone: int, behind: int) -> Failure:
+        allowed = self._staleness.longest
+        reason = (
+            f"answered {behind} rounds late, {allowed} count"
+            if allowed
+            else "answered after its round was over"
+        )
+        return self._fail(phone, reason, Kind.LATE)
+
+    def _fail(self, phone: int, reason: str, kind: Kind) -> Failure:
+        return self._failures.setdefault(phone, Failure(phone, reason[:500], kind))
 
     def _count_loss(self, modality: Modality, loss: float, seen: int) -> None:
         total, examples = self._losses.get(modality, (0.0, 0))

@@ -25,21 +25,22 @@ class Guard:
     highest_loss: float = 1e4
     most_phones: int = 10_000
 
-    def check(self, update: Update, begun: Broadcast, oldest: int | None = None) -> Update:
+    def check(self, update: Update, begun: Broadcast) -> Update:
         """The update, unchanged.
 
         Args:
             update: what a phone sent.
-            begun: what the round that is running began with.
-            oldest: the earliest round that the update may belong to; by default, the one that is running.
+            begun: what the round began with for which the phone was asked.
 
         Raises:
             UpdateRejected: round, layout, shape, dtype, a number that is not finite, or a bound; the message says
                 which.
         """
         weights = update.weights
-        if not (begun.round if oldest is None else oldest) <= update.round <= begun.round:
-            raise UpdateRejected(f"the update belongs to round {update.round}, this is round {begun.round}")
+        if update.round != begun.round:
+            raise UpdateRejected(
+                f"the update belongs to round {update.round}, the phone was asked for round {begun.round}"
+            )
         if update.layout != begun.layout.digest:
             raise UpdateRejected(f"weights have the layout {update.layout[:12]!r}, not this run's")
         if weights.dtype != np.float32 or weights.shape != begun.weights.shape:

@@ -29,7 +29,7 @@ class Kind(StrEnum):
     """No answer by the deadline."""
 
     LATE = "late"
-    """The answer was to a round that was over."""
+    """The answer was to a round that was over, for too long if late answers count."""
 
 
 @dataclass(frozen=True)
@@ -69,6 +69,7 @@ class Outcome:
         phases: seconds by what they were spent on: `waiting` for phones, `sending`, `collecting`, `folding`.
         attempt: how many times the round had to be begun anew because too few phones answered.
         privacy: what all rounds so far have cost; None where nothing is protected.
+        staleness: of each update that was folded, how many rounds it was behind.
     """
 
     round: int
@@ -82,6 +83,7 @@ class Outcome:
     phases: Mapping[str, float] = field(default_factory=dict)
     attempt: int = 0
     privacy: Spent | None = None
+    staleness: Sequence[int] = ()
 
     @property
     def weights(self) -> NDArray[np.float32]:

@@ -17,6 +17,7 @@ from flwr.serverapp import Grid
 from pocketfed.core.errors import NoPhonesError
 from pocketfed.server.aggregators import Broadcast, GlobalModel, check_room
 from pocketfed.server.exchange import Clock, exchange
+from pocketfed.server.history import History
 from pocketfed.server.outcome import Failure, Outcome, RoundWatcher
 from pocketfed.server.roster import Roster
 from pocketfed.server.terms import Rounds, Terms, sample_cohort
@@ -51,9 +52,11 @@ def run_rounds(
     Raises:
         NoPhonesError: too few phones came, or too few of them answered, again and again.
     """
+    history = History(rounds.staleness.longest + 1)
     for number in numbers:
         begun = Broadcast(model.weights, rounds.layout, number, model.memory)
-        outcome = _until_it_counts(grid, rounds, roster, begun, watcher, stopping)
+        history = history.begin(number, model.weights)
+        outcome = _until_it_counts(grid, rounds, roster, begun, history, watcher, stopping)
         if outcome is None:
             break
         model = outcome.model
@@ -66,6 +69,7 @@ def _until_it_counts(
     rounds: Rounds,
     roster: Roster,
     begun: Broadcast,
+    history: History,
     watcher: RoundWatcher,
     stopping: Callable[[], bool],
 ) -> Outcome | None:
@@ -82,7 +86,7 @@ def _until_it_counts(
         check_room(rounds.aggregator, wanted + late, rounds.layout)
         watcher.begun(begun.round, attempt, cohort, len(eligible))
         nodes = {eligible[phone]: phone for phone in cohort}
-        fold = exchange(grid, rounds, roster, begun, nodes, wanted, clock, watcher)
+        fold = exchange(grid, rounds, roster, begun, history, nodes, wanted, clock, watcher)
         if fold.fresh < wanted and stopping():
             return None  # its phones will be asked again
         if fold.fresh >= math.ceil(rounds.terms.quorum * wanted):
@@ -102,7 +106,7 @@ def wait_for_phones(
     """The phones that may be chosen, as soon as there are enough; None if the server is to stop.
 
     Raises:
-        NoPhonesError: they did not come in time.
+        NoPhonesError: there were too few for too long.
     """
     until = time.monotonic() + terms.patience
     while not stopping():

@@ -10,6 +10,7 @@ from pocketfed.core.plan import Plan
 from pocketfed.core.randomness import generator
 from pocketfed.server.aggregators import Aggregator
 from pocketfed.server.guard import Guard
+from pocketfed.server.staleness import Staleness
 
 
 @dataclass(frozen=True)
@@ -25,7 +26,7 @@ class Terms:
         quorum: share of the wanted updates without which a round does not count, in [0, 1].
         attempts: how often in a row a round may fail to reach the quorum.
         patience: seconds to wait for the minimum of phones.
-        late: whether an update to the round before counts in the one that is running.
+        late: whether an update to the round before counts in the one that is running, brought up to date.
         in_order: whether updates are folded in the order of phone numbers, which makes a run the same to the last bit
             whichever phone is quickest, and keeps those in memory that came before their turn.
         count_refused: whether an answer that the guard refuses is one of those that a round wants. It must be where
@@ -45,6 +46,21 @@ class Terms:
 
 
 @dataclass(frozen=True)
+class Buffered:
+    """Rounds that do not wait for their phones: some are at work at any time, and a round is over after so many updates.
+
+    Attributes:
+        updates: that make a round, at least 1.
+        concurrency: phones that are at work at any time, at least 1.
+        staleness: what updates are worth that began with older weights.
+    """
+
+    updates: int
+    concurrency: int
+    staleness: Staleness
+
+
+@dataclass(frozen=True)
 class Rounds:
     """What the server decides for a run.
 
@@ -55,6 +71,7 @@ class Rounds:
         seed: of the run; samples cohorts.
         terms: when a round begins and ends.
         guard: bounds on updates.
+        buffered: if rounds do not wait for their phones; None if they do.
     """
 
     layout: Layout
@@ -63,6 +80,14 @@ class Rounds:
     seed: int
     terms: Terms = field(default_factory=Terms)
     guard: Guard = field(default_factory=Guard)
+    buffered: Buffered | None = None
+
+    @property
+    def staleness(self) -> Staleness:
+        """What late updates are worth."""
+        if self.buffered is not None:
+            return self.buffered.staleness
+        return Staleness(longest=1 if self.terms.late == "count" else 0)
 
 
 def sample_cohort(

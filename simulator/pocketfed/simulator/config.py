@@ -51,7 +51,11 @@ class CapturesConfig(Section):
 
 
 class FleetConfig(Section):
-    """How captures are dealt to phones."""
+    """How captures are dealt to phones, and how long these take.
+
+    `delays` are simulated seconds that phones take over a round, dealt in turn, or one number for all; `jitter` is the
+    share by which a round may be shorter or longer. Without delays no time is simulated.
+    """
 
     phones: Annotated[int, Field(ge=1, le=100_000)] = 10
     photo_partition: Literal["dirichlet", "group"] = "dirichlet"
@@ -60,6 +64,13 @@ class FleetConfig(Section):
     photos_only: Share = 0.2
     sounds_only: Share = 0.2
     participation: Annotated[float, Field(gt=0, le=1)] = 1.0
+    delays: tuple[NotNegative, ...] = ()
+    jitter: Share = 0.0
+
+    @field_validator("delays", mode="before")
+    @classmethod
+    def _one_for_all(cls, delays: Any) -> Any:
+        return (delays,) if isinstance(delays, int | float) else delays
 
     @field_validator("sounds_only")
     @classmethod
@@ -67,6 +78,27 @@ class FleetConfig(Section):
         if info.data.get("photos_only", 0.0) + sounds_only > 1:
             raise ValueError("photos_only and sounds_only add up to more than 1")
         return sounds_only
+
+
+class AsynchronousConfig(Section):
+    """Rounds that do not wait for their phones, if `enabled`; docs/asynchronous.md explains the words.
+
+    `concurrency` phones are at work at any time, and a round is over after `buffer` updates. Updates count that are up
+    to `max_staleness` rounds behind, discounted by `staleness`: (1 + rounds)^-`exponent` if polynomial, and if hinge
+    from `hinge_after` rounds on by 1 / (`hinge_slope` rounds + 1). `discounts` says what is discounted, an update's
+    weight in the mean or its step; all steps are multiplied by `step`.
+    """
+
+    enabled: bool = False
+    buffer: Count = 10
+    concurrency: Count = 20
+    staleness: Literal["polynomial", "constant", "hinge"] = "polynomial"
+    exponent: NotNegative = 0.5
+    hinge_after: Annotated[int, Field(ge=0)] = 4
+    hinge_slope: Positive = 10.0
+    max_staleness: Annotated[int, Field(ge=0, le=1000)] = 10
+    discounts: Literal["weight", "step"] = "weight"
+    step: Positive = 1.0
 
 
 class LearningConfig(Section):
@@ -204,6 +236,7 @@ class Config(Section):
     captures: CapturesConfig = CapturesConfig()
     fleet: FleetConfig = FleetConfig()
     learning: LearningConfig = LearningConfig()
+    asynchronous: AsynchronousConfig = AsynchronousConfig()
     deployment: DeploymentConfig = DeploymentConfig()
     privacy: PrivacyConfig | None = None
 

@@ -28,7 +28,7 @@ from pocketfed.server.watch.watcher import Everyone, ServerWatcher
 from pocketfed.simulator.config import Config
 from pocketfed.simulator.door import application, largest_answer
 from pocketfed.simulator.keeper import Keeper
-from pocketfed.simulator.plans import plan_of
+from pocketfed.simulator.plans import buffered_of, plan_of
 from pocketfed.simulator.private import protect
 from pocketfed.simulator.server_run import Run
 
@@ -58,6 +58,7 @@ def rounds_of(config: Config, bundle: Bundle) -> Rounds:
             in_order=False,
         ),
         guard=Guard(wanted.most_examples, wanted.furthest, most_phones=wanted.most_phones),
+        buffered=buffered_of(config),
     )
 
 

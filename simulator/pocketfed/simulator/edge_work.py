@@ -26,6 +26,7 @@ from pocketfed.server.aggregators import Broadcast
 from pocketfed.server.exchange import Clock, exchange
 from pocketfed.server.flower_private import DatabaseError
 from pocketfed.server.fold import Fold
+from pocketfed.server.history import History
 from pocketfed.server.outcome import RoundWatcher
 from pocketfed.server.roster import Roster, version_of
 from pocketfed.server.rounds import wait_for_phones
@@ -127,7 +128,8 @@ class EdgeWork:
         self._watcher.begun(plan.round, attempt, cohort, len(eligible))
         begun = Broadcast(instruction.weights, layout, plan.round)
         nodes = {eligible[phone]: phone for phone in cohort}
-        fold = exchange(self._grid, rounds, self._roster, begun, nodes, wanted, clock, self._watcher)
+        history = History(1).begin(plan.round, begun.weights)
+        fold = exchange(self._grid, rounds, self._roster, begun, history, nodes, wanted, clock, self._watcher)
         if fold.fresh < wanted and self._stopping():
             raise Stopped
         needed = max(1, math.ceil(terms.quorum * wanted))

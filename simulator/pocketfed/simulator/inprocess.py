@@ -14,12 +14,12 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from multiprocessing.connection import Connection
 from types import TracebackType
 from typing import Self
 
-from flwr.app import Context, Error, Message, RecordDict
+from flwr.app import Context, Error, Message, MessageType, RecordDict
 from flwr.clientapp import ClientApp
 
 from pocketfed.server.flower_private import act_as_server, empty_run, with_id
@@ -30,6 +30,9 @@ FIRST_NODE = 2
 
 PHONE_FAILED = 2
 NO_ANSWER = 3
+
+MOMENT = 0.05
+"""Seconds that `pull_messages` waits at most."""
 
 GRACE = 2.0
 """Seconds that a worker has to end when asked to."""
@@ -52,7 +55,7 @@ class InProcessGrid(RunGrid):
         super().__init__(empty_run(run_id=1))
         self._phones = phones
         self._ids = itertools.count()
-        self._replies: dict[str, Message] = {}
+        self._pushed: dict[str, Future[Message]] = {}
         self._workers = [_Worker(build_app) for _ in range(workers)]
         self._idle: queue.SimpleQueue[_Worker] = queue.SimpleQueue()
         for worker in self._workers:
@@ -74,14 +77,24 @@ class InProcessGrid(RunGrid):
         return range(FIRST_NODE, FIRST_NODE + self._phones)
 
     def push_messages(self, messages: Iterable[Message]) -> Iterable[str]:
-        """Run the messages and keep their answers for `pull_messages`."""
-        replies = list(self.send_and_receive(messages))
-        self._replies.update({reply.metadata.reply_to_message_id: reply for reply in replies})
-        return [reply.metadata.reply_to_message_id for reply in replies]
+        """Send, without waiting for instructions to be followed; questions are answered when this returns."""
+        sent = [with_id(message, f"message-{next(self._ids)}") for message in messages]
+        questions = []
+        for message in sent:
+            is_question = message.metadata.message_type == MessageType.QUERY
+            deadline = None if is_question else time.monotonic() + message.metadata.ttl
+            reply = self._threads.submit(self._ask, message, deadline)
+            self._pushed[message.metadata.message_id] = reply
+            if is_question:
+                questions.append(reply)
+        wait(questions)
+        return [message.metadata.message_id for message in sent]
 
     def pull_messages(self, message_ids: Iterable[str]) -> Iterable[Message]:
-        """The answers to these messages, once."""
-        return [self._replies.pop(key) for key in message_ids if key in self._replies]
+        """The answers to these messages that are here, each once; waits for the first of them, but not for long."""
+        under_way = {key: self._pushed[key] for key in message_ids if key in self._pushed}
+        wait(under_way.values(), MOMENT, FIRST_COMPLETED)
+        return [self._pushed.pop(key).result() for key, reply in under_way.items() if reply.done()]
 
     def send_and_receive(
         self, messages: Iterable[Message], *, timeout: float | None = None

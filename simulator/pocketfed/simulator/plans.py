@@ -1,10 +1,12 @@
-"""What a configuration asks of phones, round by round."""
+"""What a configuration asks of phones, round by round, and how it takes what they answer."""
 
 import math
 
 from pocketfed.core.hyper import Hyper
 from pocketfed.core.modality import Modality
 from pocketfed.core.plan import Plan
+from pocketfed.server.staleness import Staleness
+from pocketfed.server.terms import Buffered
 from pocketfed.simulator.config import Config
 
 
@@ -18,3 +20,20 @@ def plan_of(config: Config, round_number: int) -> Plan:
     )  # fmt: skip
     epochs = {Modality.PHOTO: learning.photo_epochs, Modality.SOUND: learning.sound_epochs}
     return Plan(round_number, config.seed, epochs, learning.mode == "mixed", hyper)
+
+
+def buffered_of(config: Config) -> Buffered | None:
+    """How rounds take updates that do not wait for their phones; None if rounds wait."""
+    wanted = config.asynchronous
+    if not wanted.enabled:
+        return None
+    hinge = wanted.staleness == "hinge"
+    staleness = Staleness(
+        longest=wanted.max_staleness,
+        decay=wanted.staleness,
+        a=wanted.hinge_slope if hinge else wanted.exponent,
+        b=wanted.hinge_after,
+        discounts=wanted.discounts,
+        step=wanted.step,
+    )
+    return Buffered(wanted.buffer, wanted.concurrency, staleness)

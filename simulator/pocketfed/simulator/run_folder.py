@@ -4,7 +4,7 @@ import dataclasses
 import json
 import logging
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -60,7 +60,12 @@ def record_of(outcome: Outcome) -> Record:
         "phases": {name: round(seconds, 3) for name, seconds in outcome.phases.items()},
         "attempt": outcome.attempt,
         **({"privacy": dataclasses.asdict(outcome.privacy)} if outcome.privacy else {}),
+        "staleness": _staleness(outcome.staleness),
     }
+
+
+def _staleness(behind: Sequence[int]) -> dict[str, float]:
+    return {"mean": round(sum(behind) / max(1, len(behind)), 3), "max": max(behind, default=0)}
 
 
 def default_path() -> Path:

@@ -30,11 +30,12 @@ from pocketfed.simulator.best import keep_best
 from pocketfed.simulator.config import Config
 from pocketfed.simulator.engines import build_engine
 from pocketfed.simulator.fleet import Fleet, deal, save_fleet
-from pocketfed.simulator.plans import plan_of
+from pocketfed.simulator.plans import buffered_of, plan_of
 from pocketfed.simulator.private import check_privacy, last_round, protect
 from pocketfed.simulator.program import save_program, task_of
 from pocketfed.simulator.report import write_report
 from pocketfed.simulator.run_folder import Record, RunFolder
+from pocketfed.simulator.simulated_time import Delays, SimulatedClock, SimulatedGrid
 
 EMBEDDED = 1200
 """Captures of each modality in a run without captures of its own."""
@@ -100,6 +101,9 @@ def simulate(config: Config, out: Path, watcher: Watcher, resume: bool = False) 
             for line in save_program(work, config, task):
                 watcher.note(f"slow kernel: {line}")
             save_fleet(work, fleet, {modality: split.train for modality, split in splits.items()})
+            roster, clock = Roster(status_age=math.inf), journal.clock
+            delays = Delays(config.fleet.delays or (1.0,), config.fleet.jitter, config.seed)
+            in_simulated_time = bool(config.fleet.delays) or config.asynchronous.enabled
             rounds = Rounds(
                 layout=task.layout,
                 aggregator=aggregator,
@@ -107,13 +111,25 @@ def simulate(config: Config, out: Path, watcher: Watcher, resume: bool = False) 
                 seed=config.seed,
                 terms=Terms(participation=config.fleet.participation, deadline=config.patience),
                 guard=Guard(most_examples=most_examples(config, fleet)),
+                buffered=buffered_of(config),
             )
             rounds, numbers, listener = protect(
                 config, folder.path, rounds, range(behind + 1, config.rounds + 1), journal, watcher.note
             )
             watcher.phase("starting phones")
-            roster = Roster(status_age=math.inf)
-            server = build_server_app(rounds, model, numbers, roster, listener, phones=config.fleet.phones)
+            server = build_server_app(
+                rounds,
+                model,
+                numbers,
+                roster,
+                listener,
+                phones=config.fleet.phones,
+                through=lambda grid: (
+                    SimulatedGrid(grid, clock, delays, lambda node: roster.statuses[node].number)
+                    if in_simulated_time
+                    else grid
+                ),
+            )
             engine(server, work.resolve())
         finally:
             shutil.rmtree(work, ignore_errors=True)
@@ -190,18 +206,20 @@ class Journal(RoundWatcher):
         self._watcher = watcher
         self._records: list[Record] = []
         self._model = GlobalModel(initial_weights(task, config.seed))
+        self.clock = SimulatedClock()
 
     def open(self, last: Checkpoint | None) -> GlobalModel:
         """Begin at round 0, or go on after the last finished round; the model to begin with."""
         if last is None:
             self._watcher.phase("judging the untrained encoder")
-            self._keep(run_folder.record_of(Outcome.untrained(self._model.weights)))
+            self._keep(self._record_of(Outcome.untrained(self._model.weights)))
             return self._model
         if last.layout != self._task.layout:
             raise RunFolderError(
                 f"{self._folder.path} holds weights of another network; resume it with the version that began it"
             )
         self._model = last.model
+        self.clock.advance(last.record.get("simulated_seconds", 0.0))
         self._records = run_folder.read_metrics(self._folder, last.round)
         if not self._records or self._records[-1]["round"] < last.round:
             self._note(last.record)  # stopped between the checkpoint and the metrics
@@ -217,7 +235,7 @@ class Journal(RoundWatcher):
     def finished(self, outcome: Outcome) -> None:
         """Persist a round."""
         self._model = outcome.model
-        self._keep(run_folder.record_of(outcome))
+        self._keep(self._record_of(outcome))
 
     def report(self) -> None:
         """Write `report.html`, with maps of the test captures before and after."""
@@ -253,6 +271,10 @@ class Journal(RoundWatcher):
         fleet = self._config.fleet
         by = fleet.photo_partition if modality is Modality.PHOTO else fleet.sound_partition
         return f"Dirichlet {fleet.alpha:g}" if by == "dirichlet" else "group"
+
+    def _record_of(self, outcome: Outcome) -> Record:
+        record = run_folder.record_of(outcome)
+        return record | {"simulated_seconds": self.clock.seconds} if self._config.fleet.delays else record
 
     def _keep(self, record: Record) -> None:
         model, layout = self._model, self._task.layout

@@ -1,0 +1,173 @@
+"""Rounds that do not wait for their phones: a new model after every K updates (FedBuff, Nguyen et al., 2022).
+
+    a phone answers, fails, or is silent until its deadline ──► another one is asked, with the newest weights
+                       │
+                       ▼
+    guarded, brought up to date, folded ──► K updates: a round is finished ──► the next one begins at once
+
+A round is a version of the weights here, and everything else is as in `run_rounds`: rules, guard, watchers, outcomes,
+checkpoints. No phone is heard twice in a round. A round is also over when everybody has been heard who could be, if
+there are updates enough for the quorum; else it is begun anew.
+"""
+
+import functools
+import math
+from collections.abc import Callable, Iterable
+from dataclasses import replace
+
+from flwr.app import RecordDict
+from flwr.serverapp import Grid
+
+from pocketfed.core.errors import NoPhonesError
+from pocketfed.core.wire import weights_to_bytes
+from pocketfed.server.aggregators import Broadcast, GlobalModel
+from pocketfed.server.crew import Answer, Crew
+from pocketfed.server.exchange import Clock
+from pocketfed.server.fold import Fold
+from pocketfed.server.history import History
+from pocketfed.server.messages import pack_instruction
+from pocketfed.server.outcome import Failure, Kind, Outcome, RoundWatcher
+from pocketfed.server.roster import Roster
+from pocketfed.server.rounds import wait_for_phones
+from pocketfed.server.terms import Rounds
+
+
+def run_buffered(
+    grid: Grid,
+    rounds: Rounds,
+    roster: Roster,
+    model: GlobalModel,
+    numbers: Iterable[int],
+    watcher: RoundWatcher,
+    stopping: Callable[[], bool] = lambda: False,
+) -> GlobalModel:
+    """Run rounds one after another, while phones work across their borders.
+
+    Args:
+        grid: carries messages, by `push_messages` and `pull_messages`.
+        rounds: what the server decides; `buffered` is given.
+        roster: who is there.
+        model: to begin with.
+        numbers: of the rounds, rising by one.
+        watcher: is told of everything; persists finished rounds.
+        stopping: asked all the time.
+
+    Returns:
+        The model after the last finished round.
+
+    Raises:
+        NoPhonesError: too few phones came, or too few of them answered, again and again.
+    """
+    assert rounds.buffered is not None
+    crew = Crew(grid, roster, rounds.buffered.concurrency, rounds.terms.deadline, rounds.seed)
+    history = History(rounds.staleness.longest + 1)
+    for number in numbers:
+        begun = Broadcast(model.weights, rounds.layout, number, model.memory)
+        history = history.begin(number, model.weights)
+        outcome = _until_it_counts(grid, rounds, roster, crew, begun, history, watcher, stopping)
+        if outcome is None:
+            break
+        model = outcome.model
+        watcher.finished(outcome)
+    return model
+
+
+def _until_it_counts(
+    grid: Grid,
+    rounds: Rounds,
+    roster: Roster,
+    crew: Crew,
+    begun: Broadcast,
+    history: History,
+    watcher: RoundWatcher,
+    stopping: Callable[[], bool],
+) -> Outcome | None:
+    """One round, begun anew as long as too few phones answer; None if the server is to stop."""
+    assert rounds.buffered is not None
+    enough = math.ceil(rounds.terms.quorum * rounds.buffered.updates)
+    terms = replace(rounds.terms, minimum=max(rounds.terms.minimum, enough))
+    failures: tuple[Failure, ...] = ()
+    for attempt in range(terms.attempts):
+        clock = Clock()
+        if not crew.at_work:
+            with clock.phase("waiting"):
+                eligible = wait_for_phones(grid, roster, terms, watcher, stopping)
+            if eligible is None:
+                return None
+            crew.look(eligible)
+        version = _Version(rounds, crew, begun, history, clock, watcher, attempt)
+        if not version.collect(stopping):
+            return None
+        if version.fold.updates >= enough:
+            return version.fold.outcome(version.asked, clock.seconds, clock.phases, attempt)
+        failures = version.fold.failures
+        watcher.abandoned(begun.round, attempt, failures)
+    reasons = "; ".join(dict.fromkeys(failure.reason for failure in failures))[:300]
+    raise NoPhonesError(
+        f"round {begun.round} was begun {terms.attempts} times and never had {enough} updates ({reasons}); "
+        "go on when more phones answer, or lower the quorum or the buffer"
+    )
+
+
+class _Version:
+    """One attempt at a round: its fold, and who has been heard in it."""
+
+    def __init__(
+        self,
+        rounds: Rounds,
+        crew: Crew,
+        begun: Broadcast,
+        history: History,
+        clock: Clock,
+        watcher: RoundWatcher,
+        attempt: int,
+    ) -> None:
+        assert rounds.buffered is not None
+        self._wanted, self._attempt = rounds.buffered.updates, attempt
+        self._crew, self._begun, self._clock, self._watcher = crew, begun, clock, watcher
+        self.fold = Fold(rounds.aggregator, rounds.guard, begun, history, rounds.staleness)
+        self.asked = 0
+        self._heard: set[int] = set()
+        self._plan = rounds.plan
+
+    def collect(self, stopping: Callable[[], bool]) -> bool:
+        """Fold answers until there are as many updates as wanted, or nobody is left; whether to go on at all."""
+        told = False
+        while self.fold.updates < self._wanted:
+            if stopping():
+                return False
+            with self._clock.phase("sending"):
+                self.asked += self._crew.fill(self._content, self._begun.round, self._heard, self.asked)
+            at_work = self._crew.at_work
+            if not at_work:
+                return True
+            if not told:
+                told = True
+                self._watcher.begun(self._begun.round, self._attempt, at_work, self._crew.present)
+                self._watcher.answered(self._begun.round, 0, self._wanted)
+            with self._clock.phase("collecting"):
+                answer = self._crew.answer()
+            if answer is not None:
+                with self._clock.phase("folding"):
+                    self._take(answer)
+                self._watcher.answered(self._begun.round, self.fold.updates, self._wanted)
+        return True
+
+    def _take(self, answer: Answer) -> None:
+        errand, reply = answer
+        self._heard.add(errand.phone)
+        if reply is None:
+            failure: Failure | None = self.fold.silent(errand.phone)
+        else:
+            failure = self.fold.take(errand.phone, reply, errand.round)
+        if failure is not None and failure.kind is Kind.SILENT:
+            self._crew.bench(errand.node)
+
+    @functools.cached_property
+    def _instruction(self) -> RecordDict:
+        """One for all who are asked in this round."""
+        weights = weights_to_bytes(self._begun.weights)
+        return pack_instruction(self._plan(self._begun.round), weights, self._begun.layout.digest)
+
+    def _content(self) -> RecordDict:
+        return self._instruction
