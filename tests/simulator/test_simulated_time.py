@@ -1,29 +1,32 @@
 """A clock that events advance: who answers when, and how long a round takes, without waiting for anything."""
 
 import math
+import time
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
-from flwr.app import Message, MessageType
+from flwr.app import Context, Message, MessageType
+from flwr.clientapp import ClientApp
 from numpy.typing import NDArray
 
 from pocketfed.core.errors import ConfigError
 from pocketfed.core.hyper import Hyper
-from pocketfed.core.plan import Plan
+from pocketfed.core.plan import PhoneStatus, Plan, Update
 from pocketfed.core.wire import weights_to_bytes
 from pocketfed.server import crew
 from pocketfed.server.aggregators import FedAvg, GlobalModel
 from pocketfed.server.buffered import run_buffered
 from pocketfed.server.checkpoint import load_checkpoint, path_of
-from pocketfed.server.messages import pack_instruction
+from pocketfed.server.messages import introduce, pack_instruction, pack_update, unpack_instruction
 from pocketfed.server.outcome import Kind, Outcome, RoundWatcher
-from pocketfed.server.roster import Roster
+from pocketfed.server.roster import Roster, call_roll
 from pocketfed.server.rounds import run_rounds
 from pocketfed.server.staleness import Staleness
 from pocketfed.server.terms import Buffered, Rounds, Terms
 from pocketfed.simulator.config import build_config
+from pocketfed.simulator.inprocess import InProcessGrid
 from pocketfed.simulator.run_folder import RunFolder, read_metrics
 from pocketfed.simulator.simulate import simulate
 from pocketfed.simulator.simulated_time import Delays, SimulatedClock, SimulatedGrid
@@ -126,22 +129,65 @@ def asynchronous(**more: Any) -> Any:
     )
 
 
-def test_a_simulation_is_the_same_twice_and_goes_on_after_it_was_stopped(tmp_path: Path) -> None:
-    for name in ("one", "two"):
-        simulate(asynchronous(), tmp_path / name, Silent())
-    one, two = (load_checkpoint(path_of(tmp_path / name / "checkpoints", 6)) for name in ("one", "two"))
-    np.testing.assert_array_equal(one.weights, two.weights)
-    assert one.record["simulated_seconds"] == two.record["simulated_seconds"] > 0
-    assert "simulated" in (tmp_path / "one" / "report.html").read_text()
-
+def test_a_simulation_goes_on_after_it_was_stopped(tmp_path: Path) -> None:
+    simulate(asynchronous(), tmp_path, Silent())
+    assert "by simulated seconds" in (tmp_path / "report.html").read_text()
     for number in (4, 5, 6):  # as if it had been killed in round 4
-        path_of(tmp_path / "two" / "checkpoints", number).unlink()
-    simulate(asynchronous(), tmp_path / "two", Silent(), resume=True)
-    records = read_metrics(RunFolder(tmp_path / "two"), 6)
+        path_of(tmp_path / "checkpoints", number).unlink()
+    simulate(asynchronous(), tmp_path, Silent(), resume=True)
+    records = read_metrics(RunFolder(tmp_path), 6)
     assert [record["round"] for record in records] == list(range(7))
     assert [record["phones"] for record in records[1:]] == [2] * 6
     seconds = [record["simulated_seconds"] for record in records]
     assert seconds == sorted(seconds)
+    assert np.isfinite(load_checkpoint(path_of(tmp_path / "checkpoints", 6)).weights).all()
+
+
+def add_in_any_time() -> ClientApp:
+    """Phones whose work depends on the weights that they were sent, and takes them any time for real."""
+    app = ClientApp()
+
+    @app.query()
+    def who(message: Message, context: Context) -> Message:
+        return introduce(message, PhoneStatus(int(context.node_config["partition-id"])))
+
+    @app.train()
+    def learn(message: Message, context: Context) -> Message:
+        time.sleep(np.random.default_rng().uniform(0, 0.02))
+        asked, number = unpack_instruction(message), int(context.node_config["partition-id"])
+        weights = asked.weights * np.float32(1 + 0.01 * number) + np.float32(asked.plan.round)
+        return Message(
+            pack_update(Update(weights, 1, round=asked.plan.round, layout=asked.layout)), reply_to=message
+        )
+
+    return app
+
+
+def test_a_run_is_the_same_twice_whoever_is_quick_for_real() -> None:
+    def run() -> tuple[list[float], list[tuple[int, ...]], NDArray[np.float32]]:
+        clock, roster = SimulatedClock(), Roster(status_age=math.inf)
+        delays = Delays((1.0, 2.0, 4.0), 0.3, 0)
+        buffered = Buffered(2, 4, Staleness(10, "polynomial"))
+        rounds = Rounds(
+            LAYOUT,
+            FedAvg(),
+            lambda r: Plan(r, 0, {}, False, Hyper()),
+            0,
+            Terms(deadline=60.0),
+            buffered=buffered,
+        )
+        times = Times(clock)
+        with InProcessGrid(add_in_any_time, phones=6, workers=2) as inside:
+            call_roll(inside, roster, 6)
+            grid = SimulatedGrid(inside, clock, delays, lambda node: roster.statuses[node].number)
+            model = run_buffered(grid, rounds, roster, GlobalModel(START), range(1, 16), times)
+        return times.at, [tuple(outcome.staleness) for outcome in times.outcomes], model.weights
+
+    (at, staleness, weights), (again_at, again_staleness, again) = run(), run()
+    assert at == again_at
+    assert staleness == again_staleness
+    assert max(map(max, staleness)) > 0
+    np.testing.assert_array_equal(weights, again)
 
 
 def test_mistakes_are_told_all_at_once() -> None:

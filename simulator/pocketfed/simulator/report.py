@@ -28,6 +28,9 @@ METRICS = {"knn": "k-NN", "probe": "linear probe"}
 COLOURS, REST = tuple(f"--c{index}" for index in range(12)), "--rest"
 """Custom properties of the style sheet: for classes with a colour of their own, and for those that share one."""
 
+UNITS = (("hours", 3600), ("minutes", 60), ("seconds", 1))
+"""Of simulated time; the first of which a run has five."""
+
 ROOM, MARGIN = (400.0, 320.0), 12.0
 """The viewBox of a map."""
 
@@ -90,11 +93,13 @@ def write_report(
 def figures(history: Sequence[Record]) -> dict[str, Any]:
     """What the template shows of the records, which are in order of their rounds."""
     rounds = [record for record in history if record["round"] > 0]
-    last = max((record["round"] for record in rounds), default=1)
+    axis, places = across(history)
+    last = max([places[record["round"]] for record in rounds], default=1.0)
     known = {(key, m): recorded(history, key, m) for key in ("loss", *METRICS) for m in Modality}
     read = {which: [(at, v) for at, v in values if abs(v) <= LARGEST] for which, values in known.items()}
     kept = best_so_far(history)
     best = {m: {key: kept.get(f"{m}-{key}") for key in METRICS} for m in Modality}
+    drawn = {which: [(places[at], v) for at, v in values] for which, values in read.items()}
     present = [m for m in Modality if any(known[key, m] for key in ("loss", *METRICS))]
     return {
         "rounds": rounds,
@@ -103,11 +108,25 @@ def figures(history: Sequence[Record]) -> dict[str, Any]:
         "headline": {
             m: lines for m in present if (lines := gains({k: read[k, m] for k in METRICS}, best[m]))
         },
-        "losses": {m: chart({"Loss": read["loss", m]}, last) for m in present},
-        "accuracies": {m: chart({METRICS[k]: read[k, m] for k in METRICS}, last) for m in present},
+        "axis": axis,
+        "late": any(record.get("staleness", {}).get("max") for record in rounds),
+        "losses": {m: chart({"Loss": drawn["loss", m]}, last) for m in present},
+        "accuracies": {m: chart({METRICS[k]: drawn[k, m] for k in METRICS}, last) for m in present},
         "evaluated": [record for record in history if any(record.get(key) for key in METRICS)],
         "failed": [{"round": r["round"], **failure} for r in rounds for failure in r.get("failed", ())],
     }
+
+
+def across(history: Sequence[Record]) -> tuple[str, dict[int, float]]:
+    """What curves are drawn against, and where each round lies: simulated time if every record has one."""
+    rounds = [record["round"] for record in history]
+    seconds = [record.get("simulated_seconds") for record in history]
+    known = [at for at in seconds if isinstance(at, int | float)]
+    longest = max(known, default=0.0)
+    if len(known) < len(rounds) or longest <= 0:
+        return "round", dict(zip(rounds, rounds, strict=True))
+    unit, one = next((unit, one) for unit, one in UNITS if longest >= 5 * one or one == 1)
+    return f"simulated {unit}", {number: round(at / one, 1) for number, at in zip(rounds, known, strict=True)}
 
 
 def recorded(history: Sequence[Record], key: str, modality: Modality) -> list[tuple[int, float]]:

@@ -13,16 +13,16 @@ LARGEST = 1e300
 
 @dataclass(frozen=True)
 class Chart:
-    """Curves of (round, value) in one frame, rounds from `first` to `last`, values between the outer ticks."""
+    """Curves of (round or time, value) in one frame, from `first` to `last`, values between the outer ticks."""
 
-    curves: Mapping[str, Sequence[tuple[int, float]]]
-    last: int
+    curves: Mapping[str, Sequence[tuple[float, float]]]
+    last: float
     across: tuple[float, ...]
     upwards: tuple[float, ...]
-    first: int = 0
+    first: float = 0
 
     def x(self, at: float) -> float:
-        """Where a round lies."""
+        """Where a round or time lies."""
         return FRAME[0] + (FRAME[1] - FRAME[0]) * (at - self.first) / (self.last - self.first)
 
     def y(self, value: float) -> float:
@@ -35,7 +35,7 @@ class Chart:
         return decimals(self.upwards, factor)
 
 
-def chart(curves: Mapping[str, Sequence[tuple[int, float]]], last: int, first: int = 0) -> Chart | None:
+def chart(curves: Mapping[str, Sequence[tuple[float, float]]], last: float, first: float = 0) -> Chart | None:
     """The curves that have values, in a frame around all of them; None if there are none. `first` < `last`."""
     present = {name: values for name, values in curves.items() if values}
     values = [value for points in present.values() for _, value in points]

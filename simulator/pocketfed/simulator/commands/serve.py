@@ -120,7 +120,9 @@ def serve(
         for name in (signal.SIGTERM, signal.SIGINT):
             signal.signal(name, lambda number, frame: stop.set())
         planned = None if upstream else run.config.rounds
-        scoreboard, metrics = Scoreboard(planned, run.config.deployment.deadline), Metrics()
+        # Where rounds do not wait, each phone has a deadline of its own.
+        deadline = None if run.config.asynchronous.enabled else run.config.deployment.deadline
+        scoreboard, metrics = Scoreboard(planned, deadline), Metrics()
 
         def ready(url: str) -> None:
             page = f"{url}/?token={token}" if token else f"{url}/"
