@@ -5,11 +5,12 @@ import itertools
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 
-from flwr.app import Error, Message, MessageType, RecordDict
+from flwr.app import Error, Message, MessageType
 from flwr.serverapp import Grid
 
 from pocketfed.core.randomness import generator
-from pocketfed.server.flower_private import Run, with_id
+from pocketfed.server.flower_private import with_id
+from pocketfed.server.run_grid import RunGrid
 from pocketfed.simulator.inprocess import NO_ANSWER
 
 
@@ -56,7 +57,7 @@ class _Event:
     in_time: bool
 
 
-class SimulatedGrid(Grid):
+class SimulatedGrid(RunGrid):
     """A grid whose answers come in the order of simulated time, whichever phone is done first for real.
 
     Phones do their work for real in the grid inside, except where they would be too slow: there a message expires at
@@ -74,30 +75,11 @@ class SimulatedGrid(Grid):
             delays: how long phones take.
             number_of: the phone of a node.
         """
+        super().__init__(inside.run)
         self._inside, self._clock, self._delays, self._number_of = inside, clock, delays, number_of
         self._events: list[_Event] = []  # a heap
         self._slow: dict[str, Message] = {}
         self._positions = itertools.count()
-
-    def set_run(self, run: Run) -> None:
-        """See Flower's `Grid`."""
-        self._inside.set_run(run)
-
-    @property
-    def run(self) -> Run:
-        """See Flower's `Grid`."""
-        return self._inside.run
-
-    def create_message(
-        self,
-        content: RecordDict,
-        message_type: str,
-        dst_node_id: int,
-        group_id: str,
-        ttl: float | None = None,
-    ) -> Message:
-        """See Flower's `Grid`."""
-        return Message(content, dst_node_id, message_type, group_id=group_id, ttl=ttl)
 
     def get_node_ids(self) -> Iterable[int]:
         """See Flower's `Grid`."""
