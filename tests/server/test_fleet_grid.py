@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from flwr.serverapp import Grid
 from numpy.typing import NDArray
 
 from pocketfed.core.hyper import Hyper
@@ -20,11 +21,13 @@ from pocketfed.mobile_client.flower.objects import Records
 from pocketfed.mobile_client.flower.task import Answer, Failure, Question
 from pocketfed.server import fleet_grid
 from pocketfed.server.aggregators import FedAvg, GlobalModel
+from pocketfed.server.buffered import run_buffered
 from pocketfed.server.fleet_grid import FleetGrid
 from pocketfed.server.outcome import Kind, Outcome, RoundWatcher
 from pocketfed.server.roster import Roster, call_roll
 from pocketfed.server.rounds import run_rounds
-from pocketfed.server.terms import Rounds, Terms
+from pocketfed.server.staleness import Staleness
+from pocketfed.server.terms import Buffered, Rounds, Terms
 from tests.server.loopback import LAYOUT, SIZE, Gone, Misdeed, phones, rogue, send, serving, with_objects
 
 START = np.full(SIZE, 10, dtype=np.float32)
@@ -225,3 +228,42 @@ def test_a_slow_phone_is_refused_or_counts_in_the_next_round(tmp_path: Path) -> 
             run_rounds(grid, decisions(deadline=3.0, late=late), roster, begin, (1, 2), outcomes)
         assert outcomes.all[0].phones == 3
         assert outcomes.all[1].phones == (4 if late == "count" else 3)
+
+
+CARELESS: dict[str, tuple[Misdeed, Kind]] = {
+    "NaN": (with_weights(NAN), Kind.REFUSED),
+    "a round that is to come": (lies(round=7), Kind.REFUSED),
+    "declined": (declines, Kind.DECLINED),
+    "dictionary that is no JSON": (undecodable("RecordDict", b"{not json"), Kind.FAILED),
+    "killed after pull": (vanishes, Kind.SILENT),
+}
+
+
+def fail_without_holding_up(grid: Grid, url: str, folder: Path) -> None:
+    """Rounds of two updates that do not wait go on until every careless phone has failed once."""
+    outcomes, roster = Outcomes(), Roster()
+    everybody = HONEST + len(CARELESS)
+    buffered = Buffered(2, everybody, Staleness(1000, "polynomial"))
+    decided = dataclasses.replace(decisions(minimum=1, deadline=5.0, quorum=0.5), buffered=buffered)
+    with ExitStack() as stack:
+        stack.enter_context(phones(url, folder, HONEST))
+        for number, (misdeed, _) in enumerate(CARELESS.values(), start=10):
+            stack.enter_context(rogue(url, number, misdeed, bad_round=1))
+        call_roll(grid, roster, everybody)
+
+        def failed() -> dict[int, Kind]:
+            return {failure.phone: failure.kind for outcome in outcomes.all for failure in outcome.failures}
+
+        model = run_buffered(
+            grid, decided, roster, GlobalModel(START), range(1, 1000), outcomes,
+            lambda: len(failed()) == len(CARELESS),
+        )  # fmt: skip
+    assert failed() == {10 + i: kind for i, (_, kind) in enumerate(CARELESS.values())}
+    assert {outcome.phones for outcome in outcomes.all} == {2}
+    assert np.isfinite(model.weights).all()
+    assert (model.weights > START).all()
+
+
+def test_rounds_that_do_not_wait_take_the_same_care(tmp_path: Path) -> None:
+    with serving(tmp_path) as (fleet, url):
+        fail_without_holding_up(FleetGrid(fleet), url, tmp_path)

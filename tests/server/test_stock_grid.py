@@ -21,7 +21,7 @@ from pocketfed.server.stock_grid import StockGrid
 from tests.mobile_client.flower.superlink import SuperLink
 from tests.server.loopback import phones, rogue
 from tests.server.scripted_grid import ScriptedGrid
-from tests.server.test_fleet_grid import FAULTS, HONEST, START, Outcomes, decisions
+from tests.server.test_fleet_grid import FAULTS, HONEST, START, Outcomes, decisions, fail_without_holding_up
 
 POLL = 0.05
 
@@ -111,3 +111,8 @@ def test_a_deadline_holds_while_the_grid_inside_is_stuck() -> None:
         keys = list(grid.push_messages(ask_status(node) for node in (7, 8)))
         assert list(grid.pull_messages(keys)) == []
     assert time.monotonic() - began < 4
+
+
+def test_rounds_that_do_not_wait_take_the_same_care(tmp_path: Path, superlink: SuperLink) -> None:
+    with StockGrid(superlink.grid, POLL) as grid:
+        fail_without_holding_up(grid, superlink.url, tmp_path)
