@@ -23,7 +23,7 @@ from tests.simulator.deployed import (
     settings,
     wait_for,
 )
-from tests.simulator.test_kills import Process, free_port
+from tests.simulator.processes import Process, free_port
 
 
 def buffered(rounds: int, **deployment: Any) -> Config:
