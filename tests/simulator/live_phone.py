@@ -17,6 +17,7 @@ from pocketfed.mobile_client.flower.membership import Membership
 from pocketfed.mobile_client.flower.work import Work
 from pocketfed.mobile_client.gate import Gate
 from pocketfed.mobile_client.runtime import ExecutorchRuntime
+from pocketfed.mobile_client.taking_part import Own
 
 
 @contextmanager
@@ -26,7 +27,8 @@ def live_phone(
     """Takes part until it has answered so many instructions, or the server is gone."""
     home.mkdir(parents=True)
     store = CaptureStore(captures, bundle.spec, home / "captures", settle=0.0)
-    work = Work(number, bundle.spec, ExecutorchRuntime(bundle.program), store, Gate(None))
+    own = Own.of(bundle, home / "memory")
+    work = Work(number, bundle.spec, ExecutorchRuntime(bundle.program), store, Gate(None), own=own)
     with Caller(url, load_or_create_key(home / "key")) as caller:
         fleet = Fleet(caller)
         member = Membership(fleet, home / "node.json", 60.0)

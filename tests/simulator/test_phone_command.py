@@ -15,6 +15,7 @@ import pytest
 from rich.console import Console
 
 from pocketfed.core.hyper import Hyper
+from pocketfed.core.layout import Layout, Role, Slice
 from pocketfed.core.modality import Modality
 from pocketfed.core.plan import Plan
 from pocketfed.core.program_spec import Input, ProgramSpec
@@ -25,7 +26,8 @@ from pocketfed.simulator.phone_log import show_log
 from tests.conftest import Shown
 from tests.mobile_client.flower.superlink import SuperLink
 
-SPEC = ProgramSpec(3, 3, 4, {Modality.PHOTO: Input((2,), "uint8", 1)}, mixed=False, layout="ab" * 32)
+LAYOUT = Layout((Slice("backbone.w", (3,), Role.BACKBONE, 0),))
+SPEC = ProgramSpec(3, 3, 4, {Modality.PHOTO: Input((2,), "uint8", 1)}, mixed=False, layout=LAYOUT.digest)
 
 
 class Adder:
@@ -52,7 +54,7 @@ class Store:
 @pytest.fixture(autouse=True)
 def parts(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """Small things in place of a bundle, a runtime and a folder of captures."""
-    bundle = SimpleNamespace(spec=SPEC, program=b"", id="cd" * 32)
+    bundle = SimpleNamespace(spec=SPEC, program=b"", id="cd" * 32, read_layout=lambda: LAYOUT)
     monkeypatch.setattr("pocketfed.simulator.bundles.open_bundle", lambda path, made, tell: bundle)
     monkeypatch.setattr("pocketfed.mobile_client.runtime.ExecutorchRuntime", Adder)
     monkeypatch.setattr("pocketfed.mobile_client.capture_store.CaptureStore", Store)

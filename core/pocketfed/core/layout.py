@@ -3,9 +3,8 @@
 import hashlib
 import json
 import math
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
-from enum import StrEnum
+from collections.abc import Collection, Iterator, Mapping
+from dataclasses import dataclass, replace
 from functools import cached_property
 
 import numpy as np
@@ -14,18 +13,12 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from pocketfed.core.errors import RunFolderError
+from pocketfed.core.role import Role
+
+__all__ = ["BATCH_NORMS", "Layout", "Role", "Slice"]
 
 BATCH_NORMS = (nn.BatchNorm1d, nn.BatchNorm2d)
 """Layers whose running statistics are part of a model; any other buffer is a constant of the code."""
-
-
-class Role(StrEnum):
-    """What a slice is for; layer-wise rules and partial models choose by it."""
-
-    BACKBONE = "backbone"
-    PROJECTOR = "projector"
-    BUFFER = "buffer"
-    """Running statistics: written by the forward pass, read when embedding, never given a gradient."""
 
 
 @dataclass(frozen=True)
@@ -125,6 +118,31 @@ class Layout:
     def parts(self, vector: NDArray[np.float32]) -> list[NDArray[np.float32]]:
         """Flat numpy views into `vector` ([size]), one per slice, in order; layer-wise rules work on these."""
         return [vector[part.offset : part.offset + part.size] for part in self.slices]
+
+    def part(self, roles: Collection[Role]) -> "Layout":
+        """The layout of the slices that have one of these roles, in the same order and again without gaps."""
+        chosen, offset = [], 0
+        for piece in self.slices:
+            if piece.role in roles:
+                chosen.append(replace(piece, offset=offset))
+                offset += piece.size
+        return Layout(tuple(chosen))
+
+    def gather(self, vector: NDArray[np.float32], roles: Collection[Role]) -> NDArray[np.float32]:
+        """The numbers of the slices that have one of these roles: a new vector of the layout `part(roles)`."""
+        return vector[self._mask(roles)]
+
+    def scatter(
+        self, part: NDArray[np.float32], roles: Collection[Role], into: NDArray[np.float32]
+    ) -> NDArray[np.float32]:
+        """A new vector: `part`, which has the layout `part(roles)`, and the rest from `into`."""
+        whole = into.copy()
+        whole[self._mask(roles)] = part
+        return whole
+
+    def _mask(self, roles: Collection[Role]) -> NDArray[np.bool_]:
+        chosen = [piece.role in roles for piece in self.slices]
+        return np.repeat(chosen, [piece.size for piece in self.slices])
 
     def to_json(self) -> str:
         """A canonical text form, readable from any language."""

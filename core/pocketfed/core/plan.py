@@ -6,8 +6,14 @@ from dataclasses import dataclass, field
 import numpy as np
 from numpy.typing import NDArray
 
+from pocketfed.core.blend import Blend
+from pocketfed.core.formats import Format, Packed
 from pocketfed.core.hyper import Hyper
 from pocketfed.core.modality import Modality
+from pocketfed.core.role import Role
+
+PACKED: NDArray[np.float32] = np.empty(0, dtype=np.float32)
+"""In place of weights that are still packed."""
 
 
 @dataclass(frozen=True)
@@ -20,6 +26,7 @@ class Plan:
         epochs: passes over the phone's captures of each modality.
         mixed: whether a batch mixes modalities (where the phone has both); sequential otherwise.
         hyper: the numbers of every step of the round.
+        blend: what of its own a phone begins the round with.
     """
 
     round: int
@@ -27,6 +34,7 @@ class Plan:
     epochs: Mapping[Modality, int]
     mixed: bool
     hyper: Hyper
+    blend: Blend = field(default_factory=Blend)
 
 
 @dataclass(frozen=True)
@@ -35,13 +43,19 @@ class Instruction:
 
     Attributes:
         plan: of the round.
-        weights: float32 [p].
-        layout: digest of the weights' layout; a phone whose bundle has another one must not train.
+        weights: float32 [p], the part of the model that travels; `PACKED` while they are.
+        layout: digest of the layout of that part; a phone whose bundle has another one must not train.
+        roles: of the slices that travel.
+        wanted: format of the answer.
+        packed: the weights, if they are not float32.
     """
 
     plan: Plan
     weights: NDArray[np.float32]
     layout: str
+    roles: tuple[Role, ...] = tuple(Role)
+    wanted: Format = Format.FLOAT32
+    packed: Packed | None = None
 
 
 @dataclass(frozen=True)
@@ -49,13 +63,14 @@ class Update:
     """What a phone sends back.
 
     Attributes:
-        weights: float32 [p], after training.
+        weights: float32 [p], the part of the model that travels, after training; `PACKED` while they are.
         examples: captures processed, over all epochs and modalities.
         seen: the captures processed, by modality.
         loss: mean over the round's steps, by modality; a step on a mixed batch counts for both.
         round: the plan's.
         layout: the instruction's.
         discount: in (0, 1]; the server's, for an update that is not of the newest weights.
+        packed: the change that training made, if it is not the weights as float32 that came.
     """
 
     weights: NDArray[np.float32]
@@ -65,11 +80,17 @@ class Update:
     round: int = 0
     layout: str = ""
     discount: float = 1.0
+    packed: Packed | None = None
 
     @property
     def count(self) -> float:
         """The weight of this update in an average."""
         return self.examples * self.discount
+
+    @property
+    def format(self) -> Format:
+        """How it travels."""
+        return self.packed.format if self.packed else Format.FLOAT32
 
 
 @dataclass(frozen=True)

@@ -1,7 +1,8 @@
 """Instructions, updates and statuses as flat records: the same keys in every transport and every language.
 
-A record maps names to numbers, strings and bytes. Weights are one byte string, little-endian float32: the cost of a
-round follows the number of objects that it moves, not their bytes, and one record is one object.
+A record maps names to numbers, strings and bytes. Weights are one byte string, as `formats` says: the cost of a round
+follows the number of objects that it moves, not their bytes, and one record is one object. What is as it usually is
+(all of the model travels, as float32, and nothing is blended) is not in a record.
 """
 
 from collections.abc import Mapping
@@ -11,19 +12,20 @@ from typing import Any, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
+from pocketfed.core.blend import Blend, BlendRule
+from pocketfed.core.formats import Format, Packed
 from pocketfed.core.hyper import HYPER, Hyper
 from pocketfed.core.modality import Modality
 from pocketfed.core.part import Part
-from pocketfed.core.plan import Instruction, PhoneStatus, Plan, Update
+from pocketfed.core.plan import PACKED, Instruction, PhoneStatus, Plan, Update
+from pocketfed.core.role import Role
+from pocketfed.core.travel import Travel
 
 Value: TypeAlias = int | float | str | bytes
 Items: TypeAlias = Mapping[str, Value]
 
 INSTRUCTION, UPDATE, STATUS, FOLD = "instruction", "update", "status", "fold"
 """Name of the one record in a message of each kind."""
-
-FLOAT32 = "float32"
-"""Format of weights: little-endian IEEE 754 single precision."""
 
 FLOAT64 = "float64"
 """Format of sums: little-endian IEEE 754 double precision."""
@@ -56,17 +58,44 @@ def weights_from_bytes(content: bytes) -> NDArray[np.float32]:
     return np.frombuffer(content, dtype="<f4").astype(np.float32, copy=False)
 
 
-def instruction_items(plan: Plan, weights: bytes, layout: str) -> dict[str, Value]:
+def instruction_items(
+    plan: Plan, weights: bytes, layout: str, travel: Travel | None = None
+) -> dict[str, Value]:
     """An instruction as a record.
 
     Args:
         plan: of the round.
-        weights: as `weights_to_bytes` makes them; made once for a whole cohort.
-        layout: digest of the layout.
+        weights: as `encode` makes them; made once for a whole cohort.
+        layout: digest of the layout of what travels.
+        travel: what travels, and how; everything as float32 if None.
     """
+    travel = travel or Travel()
     epochs = {f"epochs-{modality}": count for modality, count in plan.epochs.items()}
     values = {"round": plan.round, "seed": plan.seed, "mixed": int(plan.mixed), "layout": layout}
-    return {**values, **epochs, **asdict(plan.hyper), "format": FLOAT32, "weights": weights}
+    return {
+        **values,
+        **epochs,
+        **asdict(plan.hyper),
+        **_travel_items(travel),
+        **_blend_items(plan.blend),
+        "format": str(travel.down),
+        "weights": weights,
+    }
+
+
+def _travel_items(travel: Travel) -> dict[str, Value]:
+    items: dict[str, Value] = {}
+    if travel.roles != tuple(Role):
+        items["travels"] = ",".join(travel.roles)
+    if travel.up is not Format.FLOAT32:
+        items["update-format"] = str(travel.up)
+    return items
+
+
+def _blend_items(blend: Blend) -> dict[str, Value]:
+    if blend.rule is BlendRule.NONE:
+        return {}
+    return {"blend": str(blend.rule), "blend-tau": blend.tau, "blend-threshold": blend.threshold}
 
 
 def read_instruction(items: Mapping[str, Any]) -> Instruction:
@@ -78,10 +107,35 @@ def read_instruction(items: Mapping[str, Any]) -> Instruction:
     hyper = Hyper(**{name: _number(items, name) for name in HYPER})
     epochs = {m: _integer(items, key) for m in Modality if (key := f"epochs-{m}") in items}
     plan = Plan(
-        _integer(items, "round"), _integer(items, "seed"), epochs, bool(_integer(items, "mixed")), hyper
+        round=_integer(items, "round"),
+        seed=_integer(items, "seed"),
+        epochs=epochs,
+        mixed=bool(_integer(items, "mixed")),
+        hyper=hyper,
+        blend=_blend(items),
     )
-    weights = _weights(items).copy()  # a step writes into what it is given
-    return Instruction(plan, weights, _text(items, "layout"))
+    weights, packed = _weights(items)
+    return Instruction(
+        plan=plan,
+        weights=weights.copy(),  # a step writes into what it is given
+        layout=_text(items, "layout"),
+        roles=_roles(items),
+        wanted=Format(_text(items, "update-format")) if "update-format" in items else Format.FLOAT32,
+        packed=packed,
+    )
+
+
+def _roles(items: Mapping[str, Any]) -> tuple[Role, ...]:
+    if "travels" not in items:
+        return tuple(Role)
+    return tuple(Role(name) for name in _text(items, "travels").split(","))
+
+
+def _blend(items: Mapping[str, Any]) -> Blend:
+    if "blend" not in items:
+        return Blend()
+    rule = BlendRule(_text(items, "blend"))
+    return Blend(rule, _number(items, "blend-tau"), _number(items, "blend-threshold"))
 
 
 def update_items(update: Update) -> dict[str, Value]:
@@ -89,7 +143,8 @@ def update_items(update: Update) -> dict[str, Value]:
     loss = {f"loss-{modality}": value for modality, value in update.loss.items()}
     seen = {f"seen-{modality}": value for modality, value in update.seen.items()}
     values: dict[str, Value] = {"round": update.round, "layout": update.layout, "examples": update.examples}
-    return {**values, **seen, **loss, "format": FLOAT32, "weights": weights_to_bytes(update.weights)}
+    content = update.packed.content if update.packed else weights_to_bytes(update.weights)
+    return {**values, **seen, **loss, "format": str(update.format), "weights": content}
 
 
 def read_update(items: Mapping[str, Any]) -> Update:
@@ -100,8 +155,16 @@ def read_update(items: Mapping[str, Any]) -> Update:
     """
     loss = {m: _number(items, key) for m in Modality if (key := f"loss-{m}") in items}
     seen = {m: _integer(items, key) for m in Modality if (key := f"seen-{m}") in items}
-    round_number, layout = _integer(items, "round"), _text(items, "layout")
-    return Update(_weights(items), _integer(items, "examples"), seen, loss, round_number, layout)
+    weights, packed = _weights(items)
+    return Update(
+        weights=weights,
+        examples=_integer(items, "examples"),
+        seen=seen,
+        loss=loss,
+        round=_integer(items, "round"),
+        layout=_text(items, "layout"),
+        packed=packed,
+    )
 
 
 def status_items(status: PhoneStatus) -> dict[str, Value]:
@@ -181,13 +244,16 @@ def _sums(items: Mapping[str, Any], name: str) -> NDArray[np.float64]:
     return np.frombuffer(content, dtype="<f8").astype(np.float64, copy=False).reshape(rows, -1)
 
 
-def _weights(items: Mapping[str, Any]) -> NDArray[np.float32]:
-    if (form := _text(items, "format")) != FLOAT32:
-        raise ValueError(f"weights have the format {form[:40]!r}, expected {FLOAT32!r}")
+def _weights(items: Mapping[str, Any]) -> tuple[NDArray[np.float32], Packed | None]:
+    """Weights, or what they are packed in."""
+    if (form := _text(items, "format")) not in set(Format):
+        raise ValueError(f"weights have the format {form[:40]!r}, expected one of: {', '.join(Format)}")
     content = items["weights"]
     if not isinstance(content, bytes):
         raise TypeError(f"weights are {type(content).__name__}, expected bytes")
-    return weights_from_bytes(content)
+    if form == Format.FLOAT32:
+        return weights_from_bytes(content), None
+    return PACKED, Packed(Format(form), content)
 
 
 def _integer(items: Mapping[str, Any], name: str) -> int:

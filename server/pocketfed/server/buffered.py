@@ -19,7 +19,7 @@ from flwr.app import RecordDict
 from flwr.serverapp import Grid
 
 from pocketfed.core.errors import NoPhonesError
-from pocketfed.core.wire import weights_to_bytes
+from pocketfed.core.formats import encode
 from pocketfed.server.aggregators import Broadcast, GlobalModel, check_room
 from pocketfed.server.crew import Answer, Crew
 from pocketfed.server.exchange import Clock
@@ -64,13 +64,13 @@ def run_buffered(
     crew = Crew(grid, roster, rounds.buffered.concurrency, rounds.terms.deadline, rounds.seed)
     history = History(rounds.staleness.longest + 1)
     for number in numbers:
-        begun = Broadcast(model.weights, rounds.layout, number, model.memory)
-        history = history.begin(number, model.weights)
+        begun = rounds.begin(model, number)
+        history = history.begin(number, begun.weights)
         outcome = _until_it_counts(grid, rounds, roster, crew, begun, history, watcher, stopping)
         if outcome is None:
             break
-        model = outcome.model
-        watcher.finished(outcome)
+        model = rounds.complete(outcome.model, model)
+        watcher.finished(replace(outcome, model=model))
     return model
 
 
@@ -127,10 +127,10 @@ class _Version:
         assert rounds.buffered is not None
         self._wanted, self._attempt = rounds.buffered.updates, attempt
         self._crew, self._begun, self._clock, self._watcher = crew, begun, clock, watcher
-        self.fold = Fold(rounds.aggregator, rounds.guard, begun, history, rounds.staleness)
+        self.fold = Fold(rounds.aggregator, rounds.guard, begun, history, rounds.staleness, rounds.travel)
         self.asked = 0
         self._heard: set[int] = set()
-        self._plan = rounds.plan
+        self._plan, self._travel = rounds.plan, rounds.travel
 
     def collect(self, stopping: Callable[[], bool]) -> bool:
         """Fold answers until there are as many updates as wanted, or nobody is left; whether to go on at all."""
@@ -168,8 +168,9 @@ class _Version:
     @functools.cached_property
     def _instruction(self) -> RecordDict:
         """One for all who are asked in this round."""
-        weights = weights_to_bytes(self._begun.weights)
-        return pack_instruction(self._plan(self._begun.round), weights, self._begun.layout.digest)
+        layout = self._begun.layout
+        weights = encode(self._begun.weights, layout, self._travel.down)
+        return pack_instruction(self._plan(self._begun.round), weights, layout.digest, self._travel)
 
     def _content(self) -> RecordDict:
         return self._instruction

@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from flwr.app import Message, MessageType
 from flwr.serverapp import Grid
 
-from pocketfed.core.wire import weights_to_bytes
+from pocketfed.core.formats import encode
 from pocketfed.server.aggregators import Broadcast
 from pocketfed.server.fold import Fold
 from pocketfed.server.history import History
@@ -49,6 +49,7 @@ def exchange(
     wanted: int,
     clock: Clock,
     watcher: RoundWatcher,
+    before: Broadcast | None = None,
 ) -> Fold:
     """Ask a cohort and fold what comes, until as many updates as wanted count or the time is over.
 
@@ -66,7 +67,9 @@ def exchange(
         watcher: is told of each answer.
     """
     terms = rounds.terms
-    fold = Fold(rounds.aggregator, rounds.guard, begun, history, rounds.staleness, terms.count_refused)
+    fold = Fold(
+        rounds.aggregator, rounds.guard, begun, history, rounds.staleness, rounds.travel, terms.count_refused
+    )
     answered: set[int] = set()
     with clock.phase("sending"):
         messages = _instructions(rounds, roster, begun, cohort)
@@ -100,8 +103,9 @@ def _instructions(
     rounds: Rounds, roster: Roster, begun: Broadcast, cohort: Iterable[int]
 ) -> Iterator[Message]:
     """One message a phone, made when it is sent, all sharing one record."""
-    terms, layout = rounds.terms, begun.layout.digest
-    content = pack_instruction(rounds.plan(begun.round), weights_to_bytes(begun.weights), layout)
+    terms, layout, travel = rounds.terms, begun.layout, rounds.travel
+    weights = encode(begun.weights, layout, travel.down)
+    content = pack_instruction(rounds.plan(begun.round), weights, layout.digest, travel)
     # A message expires with its round, or with the next one if late answers count. A fold never counts late: its sums
     # are of weights that the next round does not begin with.
     late = terms.deadline * (2 if terms.late == "count" else 1)

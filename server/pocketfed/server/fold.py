@@ -5,14 +5,19 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
+import numpy as np
 from flwr.app import Message
+from numpy.typing import NDArray
 
 from pocketfed.core.errors import UpdateRejected
+from pocketfed.core.formats import packed_size
 from pocketfed.core.modality import Modality
 from pocketfed.core.part import Part
 from pocketfed.core.plan import Update
+from pocketfed.core.travel import Travel
 from pocketfed.core.wire import DECLINED
 from pocketfed.server.aggregators import Aggregator, Broadcast, GlobalModel, identity
+from pocketfed.server.decoding import decoded
 from pocketfed.server.guard import Guard
 from pocketfed.server.guard_fold import check_part
 from pocketfed.server.history import History
@@ -31,6 +36,7 @@ class Fold:
         begun: Broadcast,
         history: History,
         staleness: Staleness,
+        travel: Travel | None = None,
         count_refused: bool = False,
     ) -> None:
         """An empty fold.
@@ -41,10 +47,11 @@ class Fold:
             begun: what the round began with.
             history: what this round and those before it began with; updates of other rounds do not count.
             staleness: what late updates are worth.
+            travel: how updates travel; as float32 if None.
             count_refused: see `Terms`.
         """
         self._aggregator, self._guard, self._begun = aggregator, guard, begun
-        self._history, self._staleness = history, staleness
+        self._history, self._staleness, self._travel = history, staleness, travel or Travel()
         self._state = aggregator.start(begun)
         self._losses: dict[Modality, tuple[float, int]] = {}
         self._ages: dict[int, int] = {}  # in rounds, by phone whose answer counts
@@ -79,12 +86,7 @@ class Fold:
             return self._late(phone, behind)
         try:
             if not brings_fold(reply):
-                update = self._guard.check(
-                    unpack_update(reply), replace(self._begun, weights=base, round=sent)
-                )
-                self._add(
-                    self._staleness.apply(update, base, self._begun.weights, behind, self._begun.layout)
-                )
+                self._add(self._checked(unpack_update(reply), base, sent))
             elif edge:
                 self._merge(phone, unpack_part(reply))
             else:
@@ -100,6 +102,13 @@ class Fold:
         self._failures.pop(phone, None)
         self._refused.discard(phone)
         return None
+
+    def _checked(self, update: Update, base: NDArray[np.float32], sent: int) -> Update:
+        """Decoded, guarded, and brought up to date from what its own round began with."""
+        begun = replace(self._begun, weights=base, round=sent)
+        update = self._guard.check(decoded(update, begun, self._travel), begun)
+        behind = self._begun.round - sent
+        return self._staleness.apply(update, base, self._begun.weights, behind, self._begun.layout)
 
     def silent(self, phone: int) -> Failure:
         """No answer by the deadline."""
@@ -123,7 +132,7 @@ class Fold:
             loss=self._loss,
             phones=self._updates,
             failures=self.failures,
-            bytes_down=asked * self._begun.weights.nbytes,
+            bytes_down=asked * packed_size(self._begun.layout, self._travel.down),
             bytes_up=self._bytes_up,
             seconds=seconds,
             phases=phases,
@@ -169,7 +178,7 @@ class Fold:
     def _add(self, update: Update) -> None:
         self._state = self._aggregator.add(self._state, update)
         self._updates += 1
-        self._bytes_up += update.weights.nbytes
+        self._bytes_up += packed_size(self._begun.layout, self._travel.up)
         for modality, loss in update.loss.items():
             self._count_loss(modality, loss, update.seen.get(modality, 0))
 

@@ -9,6 +9,7 @@ from flwr.app import ConfigRecord, Error, Message, MessageType, RecordDict
 from pocketfed.core.errors import UpdateRejected
 from pocketfed.core.part import Part
 from pocketfed.core.plan import Instruction, PhoneStatus, Plan, Update
+from pocketfed.core.travel import Travel
 from pocketfed.core.wire import (
     FAILED,
     FOLD,
@@ -31,9 +32,9 @@ GONE = frozenset({3, 4, 5})
 """Flower's codes for answers that it makes up itself: the message expired, or the phone went away."""
 
 
-def pack_instruction(plan: Plan, weights: bytes, layout: str) -> RecordDict:
-    """The content of a message that asks a phone to train; one for a whole cohort."""
-    return _content(INSTRUCTION, instruction_items(plan, weights, layout))
+def pack_instruction(plan: Plan, weights: bytes, layout: str, travel: Travel | None = None) -> RecordDict:
+    """The content of a message that asks a phone to train, see `instruction_items`; one for a whole cohort."""
+    return _content(INSTRUCTION, instruction_items(plan, weights, layout, travel))
 
 
 def unpack_instruction(message: Message) -> Instruction:

@@ -11,6 +11,7 @@ knows no quorum and cannot end a round before its deadline. Messages and the gri
 import math
 import time
 from collections.abc import Callable, Iterable, Mapping
+from dataclasses import replace
 
 from flwr.serverapp import Grid
 
@@ -54,13 +55,13 @@ def run_rounds(
     """
     history = History(rounds.staleness.longest + 1)
     for number in numbers:
-        begun = Broadcast(model.weights, rounds.layout, number, model.memory)
-        history = history.begin(number, model.weights)
+        begun = rounds.begin(model, number)
+        history = history.begin(number, begun.weights)
         outcome = _until_it_counts(grid, rounds, roster, begun, history, watcher, stopping)
         if outcome is None:
             break
-        model = outcome.model
-        watcher.finished(outcome)
+        model = rounds.complete(outcome.model, model)
+        watcher.finished(replace(outcome, model=model))
     return model
 
 

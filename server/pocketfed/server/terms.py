@@ -8,7 +8,8 @@ from typing import Any, Literal
 from pocketfed.core.layout import Layout
 from pocketfed.core.plan import Plan
 from pocketfed.core.randomness import generator
-from pocketfed.server.aggregators import Aggregator
+from pocketfed.core.travel import Travel
+from pocketfed.server.aggregators import Aggregator, Broadcast, GlobalModel
 from pocketfed.server.guard import Guard
 from pocketfed.server.staleness import Staleness
 
@@ -65,13 +66,14 @@ class Rounds:
     """What the server decides for a run.
 
     Attributes:
-        layout: of the weights.
-        aggregator: the fold.
+        layout: of the whole model's weights.
+        aggregator: the fold; it sees the part of the model that travels.
         plan: what phones do in a round, by its number.
         seed: of the run; samples cohorts.
         terms: when a round begins and ends.
         guard: bounds on updates.
         buffered: if rounds do not wait for their phones; None if they do.
+        travel: what travels between server and phones, and how.
     """
 
     layout: Layout
@@ -81,6 +83,7 @@ class Rounds:
     terms: Terms = field(default_factory=Terms)
     guard: Guard = field(default_factory=Guard)
     buffered: Buffered | None = None
+    travel: Travel = field(default_factory=Travel)
 
     @property
     def staleness(self) -> Staleness:
@@ -88,6 +91,18 @@ class Rounds:
         if self.buffered is not None:
             return self.buffered.staleness
         return Staleness(longest=1 if self.terms.late == "count" else 0)
+
+    def begin(self, model: GlobalModel, number: int) -> Broadcast:
+        """What the round of this number begins with: the part of the model that travels."""
+        roles = self.travel.roles
+        return Broadcast(
+            self.layout.gather(model.weights, roles), self.layout.part(roles), number, model.memory
+        )
+
+    def complete(self, part: GlobalModel, model: GlobalModel) -> GlobalModel:
+        """The whole model again: `part` as a round left it, and of `model` what does not travel."""
+        weights = self.layout.scatter(part.weights, self.travel.roles, model.weights)
+        return GlobalModel(weights, part.memory)
 
 
 def sample_cohort(

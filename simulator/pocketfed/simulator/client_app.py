@@ -8,11 +8,14 @@ from flwr.app import Context, Message
 from flwr.clientapp import ClientApp
 
 from pocketfed.core.errors import PocketfedError
+from pocketfed.core.learning_task import LearningTask, initial_weights
 from pocketfed.core.plan import PhoneStatus
-from pocketfed.mobile_client.phone import Phone, train
+from pocketfed.mobile_client.phone import Phone
+from pocketfed.mobile_client.phone_memory import PhoneMemory
+from pocketfed.mobile_client.taking_part import Own, take_part
 from pocketfed.server.messages import failure, introduce, pack_update, unpack_instruction
 from pocketfed.simulator.fleet import load_holdings
-from pocketfed.simulator.program import load_runtime
+from pocketfed.simulator.program import load_runtime, load_task
 
 
 @functools.lru_cache(maxsize=1)
@@ -25,8 +28,13 @@ def load_phones(folder: Path) -> list[Phone]:
     return [Phone(number, captures, spec, runtime) for number, captures in enumerate(load_holdings(folder))]
 
 
-def build_client_app(folder: Path) -> ClientApp:
-    """An app that acts as whichever phone the engine's node configuration names (`partition-id`)."""
+def build_client_app(folder: Path, memories: Path) -> ClientApp:
+    """An app that acts as whichever phone the engine's node configuration names (`partition-id`).
+
+    Args:
+        folder: of the fleet and the program.
+        memories: folder in which phones keep what they remember, each in one of its own, named by its number.
+    """
     app = ClientApp()
 
     def phone(context: Context) -> Phone:
@@ -38,9 +46,22 @@ def build_client_app(folder: Path) -> ClientApp:
 
     @app.train()
     def learn(message: Message, context: Context) -> Message:
-        return answer(message, phone(context))
+        found = phone(context)
+        return answer(message, found, own_of(folder, memories / f"{found.number:06d}"))
 
     return app
+
+
+def own_of(folder: Path, memory: Path) -> Own:
+    """What an emulated phone has of its own: the weights that its run began with, and its memory."""
+    task, seed = _task_and_seed(folder)
+    return Own(task.layout, lambda: initial_weights(task, seed), PhoneMemory(memory))
+
+
+@functools.lru_cache(maxsize=1)
+def _task_and_seed(folder: Path) -> tuple[LearningTask, int]:
+    config, task = load_task(folder)
+    return task, config.seed
 
 
 def status_of(phone: Phone) -> PhoneStatus:
@@ -49,10 +70,10 @@ def status_of(phone: Phone) -> PhoneStatus:
     return PhoneStatus(phone.number, counts, charging=True, layout=phone.spec.layout)
 
 
-def answer(message: Message, phone: Phone) -> Message:
+def answer(message: Message, phone: Phone, own: Own) -> Message:
     """The update that an instruction asks for, or why there is none."""
     try:
-        update = train(phone, unpack_instruction(message))
+        update = take_part(phone, own, unpack_instruction(message))
     except PocketfedError as error:
         return failure(message, str(error))
     return Message(pack_update(update), reply_to=message)

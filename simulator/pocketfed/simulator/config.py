@@ -9,10 +9,13 @@ import tomli_w
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, ValidationInfo, field_validator
 
 from pocketfed.core.backbones import unknown_backbone
+from pocketfed.core.blend import BlendRule
 from pocketfed.core.errors import ConfigError
+from pocketfed.core.formats import Format
 from pocketfed.core.modality import Modality
 from pocketfed.core.optimisers import OPTIMISERS, SGD
 from pocketfed.core.plugins import load_plugins
+from pocketfed.core.role import Role
 from pocketfed.server.aggregators import AGGREGATORS, build_aggregator
 from pocketfed.server.privacy.private_mean import refusal
 
@@ -104,7 +107,8 @@ class AsynchronousConfig(Section):
 class LearningConfig(Section):
     """What a phone does in a round. The learning rate falls over the rounds along a half cosine if `cosine`.
 
-    `momentum` is AdamW's first beta; `second_momentum` and `epsilon` are AdamW's alone.
+    `momentum` is AdamW's first beta; `second_momentum` and `epsilon` are AdamW's alone. `blend` is what a phone begins
+    a round with besides the server's weights: see docs/small-updates.md.
     """
 
     backbone: str = "compact"
@@ -121,6 +125,9 @@ class LearningConfig(Section):
     temperature: Positive = 0.3
     second_momentum: Decay = 0.999
     epsilon: Positive = 1e-8
+    blend: BlendRule = BlendRule.NONE
+    blend_tau: Annotated[float, Field(gt=0, le=1)] = 0.7
+    blend_threshold: NotNegative = 0.4
 
     @field_validator("backbone")
     @classmethod
@@ -140,6 +147,28 @@ class LearningConfig(Section):
 def _usual_rate(known: Mapping[str, Any]) -> float:
     """The optimiser's own learning rate; any rate if the optimiser is a mistake, which is reported anyway."""
     return OPTIMISERS.get(known.get("optimiser", ""), SGD).learning_rate
+
+
+class ExchangeConfig(Section):
+    """What travels between server and phones, by role, and how it is written; the rest stays on each phone."""
+
+    travels: tuple[Role, ...] = tuple(Role)
+    update_format: Format = Format.FLOAT32
+    download_format: Format = Format.FLOAT32
+
+    @field_validator("travels")
+    @classmethod
+    def _a_model(cls, travels: tuple[Role, ...]) -> tuple[Role, ...]:
+        if Role.BACKBONE not in travels:
+            raise ValueError("without the backbone nothing is learnt together")
+        return tuple(role for role in Role if role in travels)
+
+    @field_validator("download_format")
+    @classmethod
+    def _rounded_once(cls, form: Format) -> Format:
+        if form is Format.INT8:
+            raise ValueError("weights that phones are sent are float32 or float16")
+        return form
 
 
 class DeploymentConfig(Section):
@@ -237,6 +266,7 @@ class Config(Section):
     fleet: FleetConfig = FleetConfig()
     learning: LearningConfig = LearningConfig()
     asynchronous: AsynchronousConfig = AsynchronousConfig()
+    exchange: ExchangeConfig = ExchangeConfig()
     deployment: DeploymentConfig = DeploymentConfig()
     privacy: PrivacyConfig | None = None
 
@@ -246,6 +276,16 @@ class Config(Section):
         if name not in AGGREGATORS:
             raise ValueError(f"no such aggregator; choose one of: {', '.join(sorted(AGGREGATORS))}")
         return name
+
+    @field_validator("exchange")
+    @classmethod
+    def _projector_to_choose(cls, exchange: ExchangeConfig, info: ValidationInfo) -> ExchangeConfig:
+        learning = info.data.get("learning")
+        if learning and learning.blend is BlendRule.FEDU and Role.PROJECTOR not in exchange.travels:
+            raise ValueError(
+                'learning.blend "fedu" chooses between two projectors, so travels must have "projector"'
+            )
+        return exchange
 
 
 def read_toml(path: Path) -> dict[str, Any]:

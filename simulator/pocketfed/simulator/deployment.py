@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from pocketfed.core.bundle import Bundle
 from pocketfed.core.errors import RunFolderError
-from pocketfed.server.aggregators import build_aggregator, check_is_sum
+from pocketfed.server.aggregators import build_aggregator
 from pocketfed.server.app import build_server_app
 from pocketfed.server.enrolment import DATABASE
 from pocketfed.server.fleet_grid import FleetGrid
@@ -28,9 +28,10 @@ from pocketfed.server.watch.watcher import Everyone, ServerWatcher
 from pocketfed.simulator.config import Config
 from pocketfed.simulator.door import application, largest_answer
 from pocketfed.simulator.keeper import Keeper
-from pocketfed.simulator.plans import buffered_of, plan_of
+from pocketfed.simulator.plans import buffered_of, plan_of, travel_of
 from pocketfed.simulator.private import protect
 from pocketfed.simulator.server_run import Run
+from pocketfed.simulator.tree import check_tree
 
 AGAIN = 5.0
 """Seconds after which a database that could not be written is tried again."""
@@ -59,6 +60,7 @@ def rounds_of(config: Config, bundle: Bundle) -> Rounds:
         ),
         guard=Guard(wanted.most_examples, wanted.furthest, most_phones=wanted.most_phones),
         buffered=buffered_of(config),
+        travel=travel_of(config),
     )
 
 
@@ -133,7 +135,7 @@ def serve(
     largest = largest_answer(rounds.aggregator, rounds.layout)
     fleet = Fleet(run.folder.path / DATABASE, largest)
     if config.deployment.edges == "any" or any(node.edge for node in fleet.nodes()):
-        check_is_sum(config.aggregator, rounds.aggregator, rounds.layout)
+        check_tree(config, rounds)
     allowed = may_be_edge(fleet, config)
     known = {node: s for node, s in run.last.statuses.items() if not s.edge or allowed(node)}
     roster = Roster(requirements_of(config, bundle), statuses=known, may_be_edge=allowed)

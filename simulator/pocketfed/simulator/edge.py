@@ -15,7 +15,6 @@ from pocketfed.mobile_client.flower.home import open_home
 from pocketfed.mobile_client.flower.journal import Journal
 from pocketfed.mobile_client.flower.key import load_or_create_key
 from pocketfed.mobile_client.flower.membership import Membership
-from pocketfed.server.aggregators import check_is_sum
 from pocketfed.server.enrolment import DATABASE
 from pocketfed.server.fleet_grid import FleetGrid
 from pocketfed.server.flower_private import DatabaseError, Fleet
@@ -31,6 +30,7 @@ from pocketfed.simulator.deployment import AGAIN, Place, may_be_edge, requiremen
 from pocketfed.simulator.door import ENVELOPE, application, largest_answer
 from pocketfed.simulator.edge_work import EdgeWork, Stopped
 from pocketfed.simulator.server_run import Run
+from pocketfed.simulator.tree import check_tree
 
 HOME = "upstream"
 """In the state folder: the edge as its parent's node, with the files of a phone's home."""
@@ -86,12 +86,12 @@ def serve_edge(
         pace: of asking for work.
 
     Raises:
-        ConfigError: the rule is no sum.
+        ConfigError: the configuration is not one for a tree.
         ServerError: the address cannot be listened at, or the server above refuses this edge for good.
         PolicyError, KeyFileError: the home cannot be used.
     """
     config, rounds = run.config, rounds_of(run.config, run.bundle)
-    check_is_sum(config.aggregator, rounds.aggregator, rounds.layout)
+    check_tree(config, rounds)
     largest = largest_answer(rounds.aggregator, rounds.layout)
     fleet = Fleet(run.folder.path / DATABASE, largest)
     roster = Roster(requirements_of(config, run.bundle), may_be_edge=may_be_edge(fleet, config))

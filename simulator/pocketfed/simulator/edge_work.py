@@ -109,7 +109,14 @@ class EdgeWork:
 
     def _round(self, instruction: Instruction, until: float) -> Fold:
         """One attempt; phones may be waited for in the first half of the time."""
-        plan, layout = instruction.plan, self._rounds.layout
+        plan = instruction.plan
+        travel = replace(self._rounds.travel, roles=instruction.roles, up=instruction.wanted)
+        layout = self._rounds.layout.part(travel.roles)
+        if instruction.packed is not None:
+            raise ProgramError(
+                f"the parent sends weights as {instruction.packed.format}, which edge servers cannot pass on; set its "
+                "exchange.download_format to float32"
+            )
         if instruction.layout != layout.digest:
             raise ProgramError(
                 f"this edge server's bundle (layout {layout.digest[:12]}) is not its parent's (layout "
@@ -123,7 +130,7 @@ class EdgeWork:
         terms = replace(
             self._rounds.terms, deadline=min(self._rounds.terms.deadline, _left(until)), late="refuse"
         )
-        rounds = replace(self._rounds, plan=lambda number: plan, seed=plan.seed, terms=terms)
+        rounds = replace(self._rounds, plan=lambda number: plan, seed=plan.seed, terms=terms, travel=travel)
         wanted, cohort = sample_cohort(list(eligible), terms, plan.seed, plan.round, attempt)
         self._watcher.begun(plan.round, attempt, cohort, len(eligible))
         begun = Broadcast(instruction.weights, layout, plan.round)

@@ -20,8 +20,8 @@ from pocketfed.simulator.config import Config
 from pocketfed.simulator.inprocess import InProcessGrid
 from pocketfed.simulator.workers import workers_of
 
-Engine = Callable[[ServerApp, Path], None]
-"""Runs a server against the fleet of a folder until the server is done."""
+Engine = Callable[[ServerApp, Path, Path], None]
+"""Runs a server against the fleet of a folder until the server is done; the other folder is for phones' memories."""
 
 
 def build_engine(config: Config) -> Engine:
@@ -41,14 +41,14 @@ def build_engine(config: Config) -> Engine:
     return functools.partial(_run_in_process, config)
 
 
-def _run_in_process(config: Config, server: ServerApp, folder: Path) -> None:
-    build = functools.partial(build_client_app, folder)
+def _run_in_process(config: Config, server: ServerApp, folder: Path, memories: Path) -> None:
+    build = functools.partial(build_client_app, folder, memories)
     with InProcessGrid(build, config.fleet.phones, workers_of(config)) as grid:
         context = Context(run_id=1, node_id=1, node_config={}, state=RecordDict(), run_config={})
         server(grid, context)
 
 
-def _run_on_ray(config: Config, server: ServerApp, folder: Path) -> None:
+def _run_on_ray(config: Config, server: ServerApp, folder: Path, memories: Path) -> None:
     from flwr.simulation import run_simulation
 
     with warnings.catch_warnings():
@@ -57,7 +57,7 @@ def _run_on_ray(config: Config, server: ServerApp, folder: Path) -> None:
         _start_ray(config)
         run_simulation(
             server,
-            build_client_app(folder),
+            build_client_app(folder, memories),
             config.fleet.phones,
             backend_config={"client_resources": {"num_cpus": 1.0, "num_gpus": 0.0}},
         )

@@ -15,10 +15,12 @@ from pocketfed.core.bundle import read_bundle
 from pocketfed.core.errors import Declined, PocketfedError
 from pocketfed.core.wire import DECLINED
 from pocketfed.mobile_client.capture_store import CaptureStore
+from pocketfed.mobile_client.flower.home import Home
 from pocketfed.mobile_client.flower.task import Task
 from pocketfed.mobile_client.flower.work import Work
 from pocketfed.mobile_client.gate import Gate
 from pocketfed.mobile_client.runtime import ExecutorchRuntime
+from pocketfed.mobile_client.taking_part import Own
 from pocketfed.server.messages import failure
 from pocketfed.simulator.commands.phone import app_version
 from pocketfed.simulator.flower_settings import Settings
@@ -75,4 +77,5 @@ def open_phone(node_config: Mapping[str, Any]) -> Work:
     parts = read_bundle(bundle)
     store = CaptureStore(captures, parts.spec, home)
     runtime = ExecutorchRuntime(parts.program)
-    return Work(number, parts.spec, runtime, store, gate, app_version(), gate.charging)
+    own = Own.of(parts, Home(home).memory)
+    return Work(number, parts.spec, runtime, store, gate, app_version(), gate.charging, own=own)

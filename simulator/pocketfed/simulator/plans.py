@@ -2,9 +2,11 @@
 
 import math
 
+from pocketfed.core.blend import Blend
 from pocketfed.core.hyper import Hyper
 from pocketfed.core.modality import Modality
 from pocketfed.core.plan import Plan
+from pocketfed.core.travel import Travel
 from pocketfed.server.staleness import Staleness
 from pocketfed.server.terms import Buffered
 from pocketfed.simulator.config import Config
@@ -19,7 +21,14 @@ def plan_of(config: Config, round_number: int) -> Plan:
         learning.temperature, learning.second_momentum, learning.epsilon,
     )  # fmt: skip
     epochs = {Modality.PHOTO: learning.photo_epochs, Modality.SOUND: learning.sound_epochs}
-    return Plan(round_number, config.seed, epochs, learning.mode == "mixed", hyper)
+    blend = Blend(learning.blend, learning.blend_tau, learning.blend_threshold)
+    return Plan(round_number, config.seed, epochs, learning.mode == "mixed", hyper, blend)
+
+
+def travel_of(config: Config) -> Travel:
+    """What travels between server and phones."""
+    wanted = config.exchange
+    return Travel(wanted.travels, wanted.download_format, wanted.update_format)
 
 
 def buffered_of(config: Config) -> Buffered | None:

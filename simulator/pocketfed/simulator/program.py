@@ -64,10 +64,15 @@ def save_program(folder: Path, config: Config, task: LearningTask) -> list[str]:
     return slow_operators(program)
 
 
+def load_task(folder: Path) -> tuple[Config, LearningTask]:
+    """Configuration and task of the program that `save_program` wrote."""
+    config = build_config(read_toml(folder / "config.toml"))
+    return config, task_of(config, [Modality(name) for name in (folder / "modalities").read_text().split()])
+
+
 def load_runtime(folder: Path) -> tuple[ProgramSpec, Runtime]:
     """The program that `save_program` wrote, ready to run."""
-    config = build_config(read_toml(folder / "config.toml"))
-    task = task_of(config, [Modality(name) for name in (folder / "modalities").read_text().split()])
+    config, task = load_task(folder)
     mixed = config.learning.mode == "mixed"
     spec = program_spec(task, mixed)
     if config.runtime == "executorch":

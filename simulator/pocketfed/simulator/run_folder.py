@@ -1,4 +1,4 @@
-"""The folder of a run: `config.toml`, `metrics.jsonl`, `checkpoints/`, `report.html`."""
+"""The folder of a run: `config.toml`, `metrics.jsonl`, `checkpoints/`, `report.html`; `phones/` if they remember."""
 
 import dataclasses
 import json
@@ -44,6 +44,11 @@ class RunFolder:
     def checkpoints(self) -> Path:
         """One file per round."""
         return self.path / "checkpoints"
+
+    @property
+    def phones(self) -> Path:
+        """What emulated phones remember, a folder each; there only if they have to."""
+        return self.path / "phones"
 
 
 def record_of(outcome: Outcome) -> Record:

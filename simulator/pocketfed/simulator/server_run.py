@@ -110,8 +110,12 @@ def _go_on(folder: RunFolder, bundle: Path, config: Config | None, rounds: int |
         raise RunFolderError(
             f"{state} belongs to a run of another network than {bundle}; choose another --state"
         )
-    chosen = _with_rounds(config or run_folder.read_config(folder), rounds)
+    begun = run_folder.read_config(folder)
+    chosen = _with_rounds(config or begun, rounds)
     _check_fits(chosen, found)
+    if chosen.exchange.travels != begun.exchange.travels:
+        now, then = (", ".join(one.exchange.travels) for one in (chosen, begun))
+        raise ConfigError([f"exchange.travels: the run was begun with {then} (got {now})"])
     last, problems = recover(folder.checkpoints)
     if last is None or last.layout != found.read_layout():
         raise RunFolderError(f"{state} has no checkpoint of its bundle; choose another --state, or empty it")

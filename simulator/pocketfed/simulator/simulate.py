@@ -30,7 +30,7 @@ from pocketfed.simulator.best import keep_best
 from pocketfed.simulator.config import Config
 from pocketfed.simulator.engines import build_engine
 from pocketfed.simulator.fleet import Fleet, deal, save_fleet
-from pocketfed.simulator.plans import buffered_of, plan_of
+from pocketfed.simulator.plans import buffered_of, plan_of, travel_of
 from pocketfed.simulator.private import check_privacy, last_round, protect
 from pocketfed.simulator.program import save_program, task_of
 from pocketfed.simulator.report import write_report
@@ -112,6 +112,7 @@ def simulate(config: Config, out: Path, watcher: Watcher, resume: bool = False) 
                 terms=Terms(participation=config.fleet.participation, deadline=config.patience),
                 guard=Guard(most_examples=most_examples(config, fleet)),
                 buffered=buffered_of(config),
+                travel=travel_of(config),
             )
             rounds, numbers, listener = protect(
                 config, folder.path, rounds, range(behind + 1, config.rounds + 1), journal, watcher.note
@@ -130,7 +131,7 @@ def simulate(config: Config, out: Path, watcher: Watcher, resume: bool = False) 
                     else grid
                 ),
             )
-            engine(server, work.resolve())
+            engine(server, work.resolve(), folder.phones.resolve())
         finally:
             shutil.rmtree(work, ignore_errors=True)
     watcher.phase("writing the report")
@@ -248,6 +249,8 @@ class Journal(RoundWatcher):
             "encoder": f"{config.learning.backbone}, {task.layout.size:,} parameters",
             "mode": config.learning.mode,
             "aggregator": config.aggregator,
+            "travels": ", ".join(config.exchange.travels),
+            "formats": f"{config.exchange.download_format} down, {config.exchange.update_format} up",
             "runtime": config.runtime,
             "engine": config.engine,
             "seed": str(config.seed),

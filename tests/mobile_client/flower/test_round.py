@@ -19,7 +19,9 @@ from pocketfed.core.wire import weights_to_bytes
 from pocketfed.mobile_client.flower.work import Work
 from pocketfed.mobile_client.gate import Gate
 from pocketfed.mobile_client.phone import CaptureSource, Phone, train
+from pocketfed.mobile_client.phone_memory import PhoneMemory
 from pocketfed.mobile_client.runtime import TorchRuntime
+from pocketfed.mobile_client.taking_part import Own
 from pocketfed.server.messages import ask_status, pack_instruction, unpack_status, unpack_update
 from tests.mobile_client.flower.conftest import Start
 from tests.mobile_client.flower.superlink import SuperLink
@@ -38,7 +40,7 @@ class Album:
 
 
 def test_an_update_over_the_wire_is_the_update_that_the_phone_computes(
-    superlink: SuperLink, start: Start, small_task: LearningTask
+    superlink: SuperLink, start: Start, small_task: LearningTask, tmp_path: Path
 ) -> None:
     spec, runtime = program_spec(small_task, mixed=False), TorchRuntime(methods(small_task, mixed=False))
     photos = np.random.default_rng(0).integers(0, 256, (12, 16, 16, 3), dtype=np.uint8)
@@ -48,7 +50,8 @@ def test_an_update_over_the_wire_is_the_update_that_the_phone_computes(
         Phone(9, {Modality.PHOTO: photos}, spec, runtime), Instruction(plan, weights, spec.layout)
     )
 
-    phone = start(superlink.url, Work(9, spec, runtime, Album(photos), Gate(None), "1.0"))
+    own = Own(small_task.layout, lambda: weights, PhoneMemory(tmp_path / "memory"))
+    phone = start(superlink.url, Work(9, spec, runtime, Album(photos), Gate(None), "1.0", own=own))
     phone.agent.step()
     node = phone.agent.node or 0
     (query,) = superlink.grid.push_messages([ask_status(node, 60.0)])
@@ -73,6 +76,7 @@ def test_an_update_over_the_wire_is_the_update_that_the_phone_computes(
     update = unpack_update(answer)
     assert np.array_equal(update.weights, expected.weights)
     assert (update.examples, update.seen, update.loss) == (expected.examples, expected.seen, expected.loss)
+    assert not (tmp_path / "memory").exists()  # there is nothing to remember
     assert (update.round, update.layout) == (2, spec.layout)
 
 

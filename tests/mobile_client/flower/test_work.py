@@ -2,12 +2,14 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
 
 from pocketfed.core.errors import Declined, MalformedObject, ProgramError
 from pocketfed.core.hyper import Hyper
+from pocketfed.core.layout import Layout, Role, Slice
 from pocketfed.core.modality import Modality
 from pocketfed.core.plan import Plan
 from pocketfed.core.program_spec import Input, ProgramSpec
@@ -16,12 +18,15 @@ from pocketfed.mobile_client.flower.task import Task
 from pocketfed.mobile_client.flower.work import Work, free_memory
 from pocketfed.mobile_client.gate import Gate
 from pocketfed.mobile_client.phone import CaptureSource
+from pocketfed.mobile_client.phone_memory import PhoneMemory
 from pocketfed.mobile_client.runtime import Array
+from pocketfed.mobile_client.taking_part import Own
 
 UNTIL = 4e9
 """In the year 2096."""
 
-SPEC = ProgramSpec(3, 3, 4, {Modality.PHOTO: Input((2,), "uint8", 1)}, mixed=False, layout="ab" * 32)
+LAYOUT = Layout((Slice("backbone.w", (2,), Role.BACKBONE, 0), Slice("projector.w", (1,), Role.PROJECTOR, 2)))
+SPEC = ProgramSpec(3, 3, 4, {Modality.PHOTO: Input((2,), "uint8", 1)}, mixed=False, layout=LAYOUT.digest)
 
 
 class Adder:
@@ -61,8 +66,9 @@ class Moody:
             raise Declined("the phone is in use")
 
 
-def work(gate: Moody | Gate | None = None) -> Work:
-    return Work(7, SPEC, Adder(), Folder(), gate or Gate(None), "1.2", charging=lambda: True)
+def work(gate: Moody | Gate | None = None, memory: Path = Path("/nowhere")) -> Work:
+    own = Own(LAYOUT, lambda: np.full(3, 8, dtype=np.float32), PhoneMemory(memory))
+    return Work(7, SPEC, Adder(), Folder(), gate or Gate(None), "1.2", charging=lambda: True, own=own)
 
 
 def task(layout: str = SPEC.layout, weights: int = 3, epochs: int = 1) -> Task:

@@ -4,6 +4,7 @@ key           private key, mode 600; key.pub, its public half
 bundle/       what the phone learns, if it had to be made; captures/, what the store decoded
 node.json     the server's address and this phone's node id there
 journal/      the message at work, see `journal`
+memory/       what the phone remembers of earlier rounds, see `phone_memory`; there only if it has to
 log           what the command printed; `log.1` before that
 lock          held by the one process that may use the folder
 """
@@ -41,6 +42,11 @@ class Home:
     def journal(self) -> Path:
         """Folder of the journal."""
         return self.folder / "journal"
+
+    @property
+    def memory(self) -> Path:
+        """Folder of the memory."""
+        return self.folder / "memory"
 
     @property
     def log(self) -> Path:

@@ -4,18 +4,19 @@ import logging
 import os
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Protocol
 
-from pocketfed.core.errors import Declined, MalformedObject, ProgramError
+from pocketfed.core.errors import Declined, MalformedObject
 from pocketfed.core.modality import Modality
 from pocketfed.core.plan import Instruction, PhoneStatus
 from pocketfed.core.program_spec import ProgramSpec
 from pocketfed.core.wire import INSTRUCTION, STATUS, UPDATE, read_instruction, status_items, update_items
 from pocketfed.mobile_client.flower.objects import Records
 from pocketfed.mobile_client.flower.task import Task
-from pocketfed.mobile_client.phone import CaptureSource, Phone, train
+from pocketfed.mobile_client.phone import CaptureSource, Phone
 from pocketfed.mobile_client.runtime import Runtime
+from pocketfed.mobile_client.taking_part import Own, take_part
 
 TRAIN, QUERY = "train", "query"
 """Flower's types of the messages that a phone answers; an action may follow after a dot."""
@@ -66,6 +67,7 @@ class Work:
         gate: its policy.
         app_version: of the app around it.
         charging: whether it is connected to power.
+        own: what it has of its own besides captures.
     """
 
     number: int
@@ -75,6 +77,7 @@ class Work:
     gate: Gate
     app_version: str = ""
     charging: Callable[[], bool] = lambda: False
+    own: Own = field(kw_only=True)
 
     def __call__(self, task: Task) -> Records:
         """See `Handle`.
@@ -99,11 +102,7 @@ class Work:
         )
 
     def _train(self, instruction: Instruction, until: float) -> Records:
-        if instruction.layout != self.spec.layout:
-            raise ProgramError(
-                f"this phone's bundle (layout {self.spec.layout[:12]}) is not the server's (layout "
-                f"{instruction.layout[:12]!r}); install the server's bundle"
-            )
+        self.own.check(instruction)
         if (reason := self.gate.refusal()) is not None:
             raise Declined(reason)
         self.store.scan()
@@ -114,7 +113,7 @@ class Work:
             if time.time() >= until:
                 raise Declined("the time for this round is over")
 
-        update = train(phone, instruction, between)
+        update = take_part(phone, self.own, instruction, between)
         losses = ", ".join(f"{modality} {loss:.3f}" for modality, loss in update.loss.items())
         log.info("round %d: learnt from %d captures, loss %s", update.round, update.examples, losses)
         return {UPDATE: update_items(update)}

@@ -78,6 +78,7 @@ def phone(
             from pocketfed.mobile_client.flower.work import Work
             from pocketfed.mobile_client.gate import Gate
             from pocketfed.mobile_client.runtime import ExecutorchRuntime
+            from pocketfed.mobile_client.taking_part import Own
             from pocketfed.simulator.bundles import open_bundle
             from pocketfed.simulator.phone_log import show_log
 
@@ -95,7 +96,8 @@ def phone(
             quota = quota_mb * 1_000_000
             store = CaptureStore(captures, parts.spec, place.folder / "captures", quota, own=inbox)
             runtime = ExecutorchRuntime(parts.program)
-            work = Work(name, parts.spec, runtime, store, gate, app_version(), gate.charging)
+            own = Own.of(parts, place.memory)
+            work = Work(name, parts.spec, runtime, store, gate, app_version(), gate.charging, own=own)
             log.info("phone %d with bundle %s", name, parts.id[:12])
             # The largest thing that a server sends is the weights.
             limit = 4 * parts.spec.weights + 2**20

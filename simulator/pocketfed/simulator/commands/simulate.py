@@ -41,6 +41,10 @@ def simulate(
     optimiser: Annotated[
         str | None, typer.Option(help="sgd, sgd-nesterov or adamw. \\[default: sgd]")
     ] = None,
+    update_format: Annotated[
+        str | None,
+        typer.Option(help="How phones send what they learnt: float32, float16 or int8. \\[default: float32]"),
+    ] = None,
     plugin: Annotated[
         list[Path] | None, typer.Option(help="Python file that registers backbones; may be given again.")
     ] = None,
@@ -96,6 +100,7 @@ def simulate(
         "learning.backbone": backbone,
         "learning.mode": mode,
         "learning.optimiser": optimiser,
+        "exchange.update_format": update_format,
         "plugins": [str(path.resolve()) for path in plugin] if plugin else None,
         "allow_portable": allow_portable or None,
         "runtime": runtime,
