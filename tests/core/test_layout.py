@@ -44,6 +44,41 @@ def test_json_round_trip_keeps_the_digest(shapes: list[tuple[int, ...]]) -> None
     assert again.digest == layout.digest
 
 
+ROLES = st.lists(st.sampled_from(Role), min_size=1, max_size=9)
+
+
+@given(ROLES, st.sets(st.sampled_from(Role)), st.integers(0, 9))
+def test_a_part_has_the_slices_of_its_roles_and_nothing_else(
+    roles: list[Role], chosen: set[Role], seed: int
+) -> None:
+    sizes = np.random.default_rng(seed).integers(0, 5, len(roles)).tolist()
+    offsets = np.cumsum([0, *sizes]).tolist()
+    layout = Layout(
+        tuple(
+            Slice(str(i), (n,), r, o) for i, (n, r, o) in enumerate(zip(sizes, roles, offsets, strict=False))
+        )
+    )
+    part, vector = layout.part(chosen), np.arange(layout.size, dtype=np.float32)
+    gathered = layout.gather(vector, chosen)
+    by_name = dict(zip([p.name for p in layout.slices], layout.parts(vector), strict=True))
+    assert [p.name for p in part.slices] == [p.name for p in layout.slices if p.role in chosen]
+    assert gathered.shape == (part.size,)
+    for piece, values in zip(part.slices, part.parts(gathered), strict=True):
+        assert np.array_equal(values, by_name[piece.name])
+    assert Layout.from_json(part.to_json()) == part
+    back = layout.scatter(gathered + 1000, chosen, vector)
+    for piece, values in zip(layout.slices, layout.parts(back), strict=True):
+        assert np.array_equal(values, by_name[piece.name] + 1000 * (piece.role in chosen))
+    assert np.array_equal(vector, np.arange(layout.size))  # is left alone
+
+
+def test_the_whole_is_a_part_with_the_same_digest() -> None:
+    layout = Layout.of(build_encoder("compact", seed=0))
+    assert layout.part(Role).digest == layout.digest
+    assert layout.part([Role.BACKBONE]).digest != layout.digest
+    assert layout.part([Role.PROJECTOR]).slices[0].offset == 0
+
+
 def test_roles_follow_the_encoder() -> None:
     layout = Layout.of(build_encoder("compact", seed=0))
     assert {part.role for part in layout.slices} == {Role.BACKBONE, Role.PROJECTOR}

@@ -6,11 +6,15 @@ import numpy as np
 import pytest
 from flwr.app import Array, ArrayRecord, ConfigRecord, Error, Message, MetricRecord, RecordDict
 
+from pocketfed.core.blend import Blend, BlendRule
 from pocketfed.core.errors import UpdateRejected
-from pocketfed.core.hyper import Hyper
+from pocketfed.core.formats import Format, Packed
+from pocketfed.core.hyper import HYPER, Hyper
 from pocketfed.core.modality import Modality
 from pocketfed.core.plan import PhoneStatus, Plan, Update
-from pocketfed.core.wire import update_items, weights_to_bytes
+from pocketfed.core.role import Role
+from pocketfed.core.travel import Travel
+from pocketfed.core.wire import instruction_items, read_instruction, update_items, weights_to_bytes
 from pocketfed.server.flower_private import act_as_server
 from pocketfed.server.messages import (
     ask_status,
@@ -46,6 +50,30 @@ def test_an_instruction_survives_as_one_record() -> None:
     assert (again.plan, again.layout) == (plan, "abc")
     assert again.weights.dtype == np.float32
     assert np.array_equal(again.weights, weights)
+
+
+def test_what_travels_and_how_survives_and_is_not_said_where_it_is_as_usual() -> None:
+    blend = Blend(BlendRule.FEDEMA, 0.5, 0.25)
+    plan = Plan(3, 7, {Modality.PHOTO: 2}, False, Hyper(), blend)
+    travel = Travel((Role.BACKBONE, Role.BUFFER), Format.FLOAT16, Format.INT8)
+    again = unpack_instruction(message(pack_instruction(plan, b"1234", "abc", travel)))
+    assert (again.plan, again.roles, again.wanted) == (plan, travel.roles, Format.INT8)
+    assert again.packed == Packed(Format.FLOAT16, b"1234")
+    usual = instruction_items(Plan(3, 7, {}, False, Hyper()), b"1234", "abc")
+    assert usual == instruction_items(Plan(3, 7, {}, False, Hyper()), b"1234", "abc", Travel())
+    assert set(usual) == {"round", "seed", "mixed", "layout", "format", "weights", *HYPER}
+
+
+@pytest.mark.parametrize(
+    "change",
+    [{"travels": "head"}, {"travels": ""}, {"update-format": "int4"}, {"blend": "mine"}, {"format": "int4"}],
+)
+def test_an_instruction_of_a_kind_that_a_phone_does_not_know_is_no_instruction(
+    change: dict[str, str],
+) -> None:
+    usual = instruction_items(Plan(3, 7, {}, False, Hyper()), b"1234", "abc")
+    with pytest.raises(ValueError, match=r"is not a valid|expected one of"):
+        read_instruction({**usual, **change})
 
 
 def test_an_update_survives_as_one_record() -> None:

@@ -81,7 +81,7 @@ def encode(
     if uniform is None:
         raise ValueError("int8 is rounded at random and needs random numbers")
     sizes = _trained_sizes(layout)
-    pieces = np.split(np.abs(trained), np.cumsum(sizes)[:-1])
+    pieces = layout.parts(np.abs(trained))[: len(sizes)]
     scales = np.asarray([piece.max(initial=0.0) / LEVELS for piece in pieces], dtype="<f4")
     steps = np.repeat(scales.astype(np.float64), sizes)
     ratios = np.divide(trained, steps, out=np.zeros(layout.trained), where=steps > 0)
@@ -119,4 +119,5 @@ def decode(packed: Packed, layout: Layout) -> NDArray[np.float32]:
 
 
 def _trained_sizes(layout: Layout) -> list[int]:
+    """Of the slices that come before the buffers."""
     return [part.size for part in layout.slices if part.offset < layout.trained]

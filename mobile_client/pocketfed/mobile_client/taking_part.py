@@ -82,8 +82,8 @@ def take_part(
     whole = replace(instruction, weights=begun.copy(), layout=phone.spec.layout)
     update = train(phone, whole, between)
     trained = update.weights
-    if asked.changes_matter and not np.isfinite(trained).all():
-        raise ProgramError("training led to weights that are not finite")
+    if asked.remembers:
+        _check_finite(trained)
     after = own.layout.gather(trained, instruction.roles) if asked.stays else trained
     packed, residual = _pack(phone, asked, after, remembered)
     if asked.remembers:
@@ -144,11 +144,6 @@ class _Asked:
         return bool(self.stays) or self.blends or self.instruction.wanted is Format.INT8
 
     @property
-    def changes_matter(self) -> bool:
-        """Whether more is made of the new weights than to send them."""
-        return self.remembers or self.instruction.wanted is not Format.FLOAT32
-
-    @property
     def run(self) -> str:
         """Rounds that may share a memory: of one network, one division of it, and one seed."""
         return f"{self.whole.digest} {self.layout.digest} {self.instruction.plan.seed}"
@@ -172,15 +167,23 @@ def _pack(
     if form is Format.FLOAT32:
         return None, {}
     change = after.copy()  # buffers are sent as they are
-    change[trained] -= asked.weights[trained]
+    with np.errstate(over="ignore", invalid="ignore"):
+        change[trained] -= asked.weights[trained]
+        if form is Format.INT8 and RESIDUAL in remembered:
+            change[trained] += remembered[RESIDUAL]
+    _check_finite(change)
     if form is Format.FLOAT16:
         return Packed(form, encode(change, layout, form)), {}
-    if RESIDUAL in remembered:
-        change[trained] += remembered[RESIDUAL]
     plan = asked.instruction.plan
     uniform = generator(plan.seed, "rounding", phone.number, plan.round).random(layout.trained, np.float32)
     packed = Packed(form, encode(change, layout, form, uniform))
     return packed, {RESIDUAL: change[trained] - decode(packed, layout)[trained]}
+
+
+def _check_finite(vector: NDArray[np.float32]) -> None:
+    """What is not finite must neither be rounded nor remembered: it would be in every later round."""
+    if not np.isfinite(vector).all():
+        raise ProgramError("training led to weights that are not finite")
 
 
 def _one(number: float) -> NDArray[np.float32]:
