@@ -17,7 +17,8 @@ MOST = 1.05
 @st.composite
 def layouts(draw: st.DrawFn) -> Layout:
     """Some slices of each role, buffers last."""
-    slices, offset = [], 0
+    slices: list[Slice] = []
+    offset = 0
     for role in Role:
         for size in draw(st.lists(st.integers(1, 6), min_size=role is Role.BACKBONE, max_size=3)):
             slices.append(Slice(f"{role}.{len(slices)}", (size,), role, offset))
@@ -56,7 +57,8 @@ def test_sizes_are_as_promised_and_buffers_are_not_rounded(
     content = encode(vector, layout, form, uniform(layout))
     again = decode(Packed(form, content), layout)
     assert len(content) == packed_size(layout, form)
-    assert (again.dtype, again.shape) == (np.float32, vector.shape)
+    assert again.dtype == np.float32
+    assert again.shape == vector.shape
     assert np.array_equal(again[layout.trained :], vector[layout.trained :])
     if form is Format.FLOAT32:
         assert content == vector.astype("<f4").tobytes()

@@ -259,7 +259,7 @@ class TestBlend:
         assert begun(3.0, 1.0) == (2.0, 1.0)
         assert begun(0.25, 1.0) == (0.5, 1.0)
         assert begun(0.0, 0.0) == (0.0, 0.0)
-        assert begun(0.5, 0.0) == (pytest.approx(1.4), pytest.approx(1.4))
+        assert begun(0.5, 0.0) == pytest.approx((1.4, 1.4))
 
     @pytest.mark.parametrize("threshold", [0.0, 1e6])
     def test_fedu_keeps_the_projector_of_a_phone_that_went_far(

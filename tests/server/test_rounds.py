@@ -10,17 +10,20 @@ from flwr.app import Message
 from numpy.typing import NDArray
 
 from pocketfed.core.errors import NoPhonesError
+from pocketfed.core.formats import Format, Packed, encode
 from pocketfed.core.hyper import Hyper
-from pocketfed.core.plan import Plan
+from pocketfed.core.layout import Layout, Role, Slice
+from pocketfed.core.plan import PACKED, Plan, Update
+from pocketfed.core.travel import Travel
 from pocketfed.core.wire import DECLINED
 from pocketfed.server import rounds as rounds_module
-from pocketfed.server.aggregators import FedAvg, GlobalModel
-from pocketfed.server.messages import pack_update, unpack_update
+from pocketfed.server.aggregators import FedAvg, GlobalModel, build_aggregator
+from pocketfed.server.messages import pack_update, unpack_instruction, unpack_update
 from pocketfed.server.outcome import Failure, Kind, Outcome, RoundWatcher
 from pocketfed.server.roster import Roster
 from pocketfed.server.rounds import run_rounds
 from pocketfed.server.terms import Rounds, Terms
-from tests.server.scripted_grid import LAYOUT, SIZE, ScriptedGrid, adds, fleet, says, silent
+from tests.server.scripted_grid import LAYOUT, SIZE, Answer, ScriptedGrid, adds, fleet, says, silent
 
 START = np.full(SIZE, 10, dtype=np.float32)
 
@@ -197,3 +200,60 @@ def test_stopping_in_mid_round_leaves_the_round_undone() -> None:
     model = run_rounds(grid, decided, Roster(), GlobalModel(START), [1, 2], diary, stopping)
     assert diary.outcomes == []
     assert np.array_equal(model.weights, START)
+
+
+@pytest.mark.parametrize("aggregator", ["fedavg", "ldawa"])
+def test_what_does_not_travel_stays_on_the_server_as_it_began(aggregator: str) -> None:
+    """The whole model is what watchers persist; phones, rule and bytes have to do with the part only."""
+    head = Layout((*LAYOUT.slices, Slice("projector.w", (5,), Role.PROJECTOR, 8)))
+    begun = np.linspace(1, 2, 13, dtype=np.float32)
+    rule = build_aggregator(aggregator)
+    decided = Rounds(head, rule, lambda r: Plan(r, 0, {}, False, Hyper()), 0, travel=Travel((Role.BACKBONE,)))
+    grid, diary = fleet({0: adds(1), 1: adds(3)}), Diary()
+    model = run_rounds(grid, decided, Roster(), GlobalModel(begun), [1, 2], diary)
+    assert [outcome.weights.shape for outcome in diary.outcomes] == [(13,), (13,)]
+    assert [(o.bytes_down, o.bytes_up) for o in diary.outcomes] == [(2 * 8 * 4, 2 * 8 * 4)] * 2
+    assert np.allclose(model.weights[:8], begun[:8] + 4)
+    assert np.array_equal(model.weights[8:], begun[8:])
+    for message in grid.sent:
+        record = message.content.config_records["instruction"]
+        assert (record["travels"], record["layout"]) == ("backbone", LAYOUT.digest)
+        assert len(bytes(record["weights"])) == 8 * 4  # type: ignore[arg-type]
+
+
+def test_a_late_packed_update_counts_from_what_its_round_began_with() -> None:
+    """In the round after its own, which has begun with other weights."""
+    travel = Travel(up=Format.FLOAT16)
+
+    def changes(amount: float) -> Answer:
+        def answer(message: Message) -> Message:
+            asked = unpack_instruction(message)
+            content = encode(np.full(SIZE, amount, dtype=np.float32), LAYOUT, travel.up)
+            packed = Packed(travel.up, content)
+            update = Update(PACKED, 1, {}, {}, asked.plan.round, asked.layout, packed=packed)
+            return Message(pack_update(update), reply_to=message)
+
+        return answer
+
+    held: list[Message] = []
+
+    def slow(message: Message) -> Message | None:
+        late = changes(8)(message)
+        assert late is not None
+        held.append(late)
+        return None
+
+    grid = fleet({0: changes(1), 1: slow})
+    terms = Terms(deadline=60, late="count", in_order=False)
+    plan = lambda r: Plan(r, 0, {}, False, Hyper())
+    decided = Rounds(LAYOUT, FedAvg(), plan, 0, terms, travel=travel)
+
+    class Later(Diary):
+        def finished(self, outcome: Outcome) -> None:
+            super().finished(outcome)
+            grid.late, grid.train[101] = held[:1], changes(2)
+
+    diary = Later()
+    model = run_rounds(grid, decided, Roster(), GlobalModel(START), [1, 2], diary)
+    assert np.allclose(diary.outcomes[0].weights, START + 1)
+    assert np.allclose(model.weights, np.mean([START + 8, START + 1 + 1], axis=0), rtol=1e-3)

@@ -1,11 +1,14 @@
 """Configurations: every mistake at once, flags over files, and what is written can be read."""
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from pocketfed.core.errors import ConfigError
+from pocketfed.core.role import Role
 from pocketfed.simulator.config import build_config, overlay, read_toml, to_toml
+from pocketfed.simulator.plans import travel_of
 from tests.conftest import REPOSITORY
 
 
@@ -33,6 +36,35 @@ def test_every_mistake_is_reported_at_once_with_its_value() -> None:
 def test_alpha_must_be_positive(alpha: float) -> None:
     with pytest.raises(ConfigError, match=r"fleet\.alpha"):
         build_config({"fleet": {"alpha": alpha}})
+
+
+@pytest.mark.parametrize(
+    ("values", "problem"),
+    [
+        (
+            {"exchange": {"travels": ["projector"]}},
+            "exchange.travels: without the backbone nothing is learnt",
+        ),
+        ({"exchange": {"travels": ["backbone", "head"]}}, "exchange.travels.1: "),
+        ({"exchange": {"update_format": "int4"}}, "exchange.update_format: "),
+        ({"exchange": {"download_format": "int8"}}, "exchange.download_format: weights that phones are sent"),
+        ({"learning": {"blend": "mine"}}, "learning.blend: "),
+        ({"learning": {"blend_tau": 1.5}}, "learning.blend_tau: "),
+        (
+            {"learning": {"blend": "fedu"}, "exchange": {"travels": ["backbone", "buffer"]}},
+            'exchange: learning.blend "fedu" chooses between two projectors',
+        ),
+    ],
+)
+def test_what_cannot_travel_is_said(values: dict[str, Any], problem: str) -> None:
+    with pytest.raises(ConfigError) as refusal:
+        build_config(values)
+    assert refusal.value.problems[0].startswith(problem)
+
+
+def test_what_travels_is_in_one_order() -> None:
+    config = build_config({"exchange": {"travels": ["buffer", "backbone", "buffer"]}})
+    assert travel_of(config).roles == (Role.BACKBONE, Role.BUFFER)
 
 
 def test_shares_must_not_exceed_one() -> None:
