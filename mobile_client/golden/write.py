@@ -10,10 +10,13 @@ import json
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from cryptography.hazmat.primitives.serialization import load_pem_private_key
 from google.protobuf.json_format import MessageToDict
 
-from pocketfed.core.wire import DECLINED, FAILED, Value
+from pocketfed.core.formats import Format, Packed, decode, encode
+from pocketfed.core.layout import Layout, Role, Slice
+from pocketfed.core.wire import DECLINED, FAILED, Value, weights_to_bytes
 from pocketfed.mobile_client.flower import descriptors as d
 from pocketfed.mobile_client.flower.key import SIGNATURE, PhoneKey
 from pocketfed.mobile_client.flower.objects import (
@@ -55,6 +58,13 @@ UPDATE: dict[str, Value] = {
     "round": 3, "layout": LAYOUT, "examples": 42, "seen-photo": 42, "loss-photo": 1.25, "format": "float32",
     "weights": WEIGHTS[::-1],
 }  # fmt: skip
+SMALL: dict[str, Value] = {
+    **{key: value for key, value in INSTRUCTION.items() if key not in ("format", "weights")},
+    "travels": "backbone,buffer", "update-format": "int8", "blend": "fedema", "blend-tau": 0.7,
+    "blend-threshold": 0.4, "format": "float16", "weights": bytes.fromhex("0000803f003c00c0"),
+}  # fmt: skip
+"""An instruction in which all that is optional is said."""
+
 STATUS: dict[str, Value] = {
     "phone": 2**47 + 1, "captures-photo": 42, "free-memory": 2**31, "charging": 1, "app-version": "0.1.0 — α",
     "layout": LAYOUT,
@@ -69,6 +79,7 @@ def vectors() -> dict[str, Any]:
         "objects.json": _objects(),
         "malformed.json": _malformed(),
         "calls.json": _calls(),
+        "formats.json": _formats(),
         "answers.json": [_answer(*case) for case in _answer_cases()],
         "errors.json": _errors(),
     }
@@ -96,7 +107,9 @@ def _objects() -> list[dict[str, Any]]:
     cases: dict[str, Records] = {
         "no records": {},
         "an instruction": {"instruction": INSTRUCTION},
+        "an instruction for small updates": {"instruction": SMALL},
         "an update": {"update": UPDATE},
+        "a small update": {"update": {**UPDATE, "format": "int8", "weights": bytes.fromhex("0000003f7f81")}},
         "a status": {"status": STATUS},
         "an empty record": {"nothing": {}},
         "two equal records, stored once": {"a": {"x": 1}, "b": {"x": 1}},
@@ -112,6 +125,35 @@ def _records_case(name: str, records: Records) -> dict[str, Any]:
         "records": typed(records),
         "root": root,
         "objects": [{"id": object_id(c), "content": b64(c)} for c in objects.values()],
+    }
+
+
+def _formats() -> dict[str, Any]:
+    """A layout, its part without projector, and numbers as each format writes them."""
+    shapes = [("backbone.w", (2, 3), Role.BACKBONE), ("backbone.b", (2,), Role.BACKBONE),
+              ("projector.w", (4,), Role.PROJECTOR), ("backbone.norm.running_var", (2,), Role.BUFFER)]  # fmt: skip
+    slices, offset = [], 0
+    for name, shape, role in shapes:
+        slices.append(Slice(name, shape, role, offset))
+        offset += slices[-1].size
+    whole, roles = Layout(tuple(slices)), (Role.BACKBONE, Role.BUFFER)
+    layout = whole.part(roles)
+    numbers = np.array([1, -2, 0.5, 1e-3, -1.27, 2.54, 0, 0, 0.25, 3e-6], dtype=np.float32)
+    uniform = np.linspace(0, 0.875, 8, dtype=np.float32)
+    cases = []
+    for form in Format:
+        content = encode(numbers, layout, form, uniform)
+        decoded = decode(Packed(form, content), layout)
+        cases.append({"format": form, "content": b64(content), "decoded": b64(weights_to_bytes(decoded))})
+    return {
+        "layout": whole.to_json(),
+        "layout_digest": whole.digest,
+        "travels": ",".join(roles),
+        "part": layout.to_json(),
+        "part_digest": layout.digest,
+        "numbers": b64(weights_to_bytes(numbers)),
+        "uniform": b64(weights_to_bytes(uniform)),
+        "cases": cases,
     }
 
 

@@ -12,7 +12,7 @@ from pocketfed.mobile_client.phone_memory import PhoneMemory, Vectors
 
 
 def vectors(value: float) -> Vectors:
-    return {"a": np.full(3, value, dtype=np.float32), "b": np.float32([value])}  # type: ignore[arg-type]
+    return {"a": np.full(3, value, dtype=np.float32), "b": np.full(1, value, dtype=np.float32)}
 
 
 def value_of(found: Vectors) -> float | None:

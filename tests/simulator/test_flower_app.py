@@ -23,16 +23,24 @@ from typing import Any
 
 import numpy as np
 import pytest
-from flwr.app import Context, RecordDict
+from flwr.app import Context, Message, RecordDict
 
 from pocketfed.core.errors import ConfigError
+from pocketfed.core.formats import Format
+from pocketfed.core.role import Role
+from pocketfed.core.travel import Travel
+from pocketfed.core.wire import weights_to_bytes
+from pocketfed.server.aggregators import Broadcast
 from pocketfed.server.checkpoint import load_checkpoint, path_of
+from pocketfed.server.decoding import decoded
 from pocketfed.server.flower_private import act_as_server
-from pocketfed.server.messages import ask_status
+from pocketfed.server.guard import Guard
+from pocketfed.server.messages import ask_status, pack_instruction, unpack_update
 from pocketfed.simulator.bundles import make_bundle
 from pocketfed.simulator.config import Config, build_config
 from pocketfed.simulator.flower_phone import client_app
 from pocketfed.simulator.flower_server import server_app
+from pocketfed.simulator.plans import plan_of
 from tests.conftest import REPOSITORY
 from tests.mobile_client.flower.superlink import SuperLink
 from tests.server.scripted_grid import ScriptedGrid
@@ -245,6 +253,26 @@ def test_a_run_goes_on_where_it_stopped(tmp_path: Path) -> None:
     ]
     logged = (tmp_path / "state" / "server.log").read_text()
     assert logged.count("round finished") == ROUNDS
+
+
+def test_a_supernode_takes_part_in_small_updates_and_remembers(tmp_path: Path) -> None:
+    """Flower starts a process for every message: what a phone remembers is in its home."""
+    config = two_phones(tmp_path / "files", minimum=1)
+    bundle = make_bundle(config, None, tmp_path / "bundle", lambda text: None)
+    captures = write_captures(config, tmp_path / "captures")
+    mine = {
+        "bundle": str(bundle.folder), "captures": str(captures[0]), "home": str(tmp_path / "home"), "number": 0,
+    }  # fmt: skip
+    travel = Travel((Role.BACKBONE,), up=Format.INT8)
+    layout = bundle.read_layout().part(travel.roles)
+    weights = bundle.read_layout().gather(bundle.weights, travel.roles)
+    begun = Broadcast(weights, layout, 1)
+    content = pack_instruction(plan_of(config, 1), weights_to_bytes(weights), layout.digest, travel)
+    act_as_server(1)
+    answer = client_app(Message(content, 2, "train", ttl=60.0), context(node_config=mine))
+    update = Guard().check(decoded(unpack_update(answer), begun, travel), begun)
+    assert np.abs(update.weights - weights).max() > 1e-4
+    assert [path.name for path in (tmp_path / "home" / "memory").iterdir()] == ["round-00001.safetensors"]
 
 
 def context(**values: Any) -> Context:

@@ -1,7 +1,10 @@
 """The golden vectors hold for this client and, independently of it, for Flower's own classes."""
 
 import base64
+import hashlib
 import json
+import math
+import struct
 from datetime import datetime
 from typing import Any
 
@@ -82,6 +85,40 @@ def test_records_are_the_same_objects_in_flower(case: dict[str, Any]) -> None:
         assert objects[record.object_id] == record.deflate()
     for content in objects.values():
         validate_object_content(content)
+
+
+@pytest.mark.parametrize("case", FILES["formats.json"]["cases"], ids=lambda case: case["format"])
+def test_numbers_are_written_as_the_page_says(case: dict[str, Any]) -> None:
+    """By struct alone: what a client in another language would write."""
+    file = FILES["formats.json"]
+    numbers, uniform, found = (
+        struct.unpack(f"<{len(decoded(text)) // 4}f", decoded(text))
+        for text in (file["numbers"], file["uniform"], case["decoded"])
+    )
+    trained, buffers = numbers[:8], numbers[8:]
+    match case["format"]:
+        case "float32":
+            expected = struct.pack("<10f", *numbers)
+        case "float16":
+            expected = struct.pack("<2f", *buffers) + struct.pack("<8e", *trained)
+        case _:
+            slices = (trained[:6], trained[6:])
+            scales = struct.pack("<2f", *(max(map(abs, part)) / 127 for part in slices))
+            steps = [
+                scale for scale, part in zip(struct.unpack("<2f", scales), slices, strict=True) for _ in part
+            ]
+            levels = [
+                math.floor(x / step + u) if step else 0
+                for x, step, u in zip(trained, steps, uniform, strict=True)
+            ]
+            expected = scales + struct.pack("<2f", *buffers) + struct.pack("<8b", *levels)
+    assert decoded(case["content"]) == expected
+    assert found[8:] == buffers
+    assert found == pytest.approx(numbers, abs=0.0 if case["format"] == "float32" else 2.54 / 127)
+    part = json.loads(file["part"])
+    assert [piece["name"] for piece in part] == ["backbone.w", "backbone.b", "backbone.norm.running_var"]
+    assert [piece["offset"] for piece in part] == [0, 6, 8]
+    assert hashlib.sha256(file["part"].encode()).hexdigest() == file["part_digest"]
 
 
 @pytest.mark.parametrize("case", FILES["malformed.json"], ids=name)
