@@ -18,6 +18,7 @@ from flwr.app import Message
 from pocketfed.core import atomic
 from pocketfed.core import bundle as core_bundle
 from pocketfed.core.errors import ConfigError, RunFolderError, UserError
+from pocketfed.core.formats import Format
 from pocketfed.core.layout import Layout, Role, Slice
 from pocketfed.export import program
 from pocketfed.server import checkpoint as checkpoints
@@ -28,6 +29,7 @@ from pocketfed.server.outcome import Kind, Outcome
 from pocketfed.server.roster import Roster
 from pocketfed.server.watch.snapshot import Stage
 from pocketfed.simulator import deployment, run_folder
+from pocketfed.simulator.config import ExchangeConfig
 from pocketfed.simulator.keeper import Keeper
 from pocketfed.simulator.run_folder import RunFolder, read_metrics
 from pocketfed.simulator.server_run import BUNDLE, open_run
@@ -122,6 +124,18 @@ def test_a_crash_at_any_write_of_a_first_start_leaves_a_folder_that_can_be_start
         assert (run.last.round, run.problems) == (0, ())
         assert np.array_equal(run.last.weights, START)
     assert write == 7  # five files of the bundle, round 0, the configuration
+
+
+def test_what_travels_cannot_change_in_the_middle_of_a_run_but_how_it_travels_can(tmp_path: Path) -> None:
+    """What a rule remembers belongs to the part that travels."""
+    config = settings(4)
+    made, state = bundle(tmp_path / "bundle", config), tmp_path / "state"
+    open_run(state, made, None, None, silent)
+    smaller = ExchangeConfig(update_format=Format.INT8)
+    assert open_run(state, made, config.model_copy(update={"exchange": smaller}), None, silent)
+    other = ExchangeConfig(travels=(Role.BACKBONE,))
+    with pytest.raises(ConfigError, match=r"begun with backbone, projector, buffer \(got backbone\)"):
+        open_run(state, made, config.model_copy(update={"exchange": other}), None, silent)
 
 
 def outcome(round_number: int) -> Outcome:

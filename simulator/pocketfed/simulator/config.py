@@ -361,11 +361,17 @@ def _privacy_problems(values: Mapping[str, Any]) -> list[str]:
     name, settings = values.get("aggregator", "fedavg"), values.get("aggregation", {})
     if values.get("privacy") is None or name not in AGGREGATORS or not isinstance(settings, Mapping):
         return []
+    problems = []
+    asynchronous = values.get("asynchronous", {})
+    if isinstance(asynchronous, Mapping) and asynchronous.get("enabled"):
+        problems.append(
+            "asynchronous.enabled: the account of [privacy] is of rounds that wait for their phones; leave one of them out"
+        )
     try:
         reason = refusal(build_aggregator(name, settings))
     except ConfigError:
-        return []  # said already
-    return [f"privacy: {reason} (got {name!r})"] if reason else []
+        return problems  # said already
+    return [*problems, f"privacy: {reason} (got {name!r})"] if reason else problems
 
 
 def to_toml(config: Config) -> str:
