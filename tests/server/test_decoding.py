@@ -20,7 +20,9 @@ from pocketfed.server.decoding import decoded
 from pocketfed.server.flower_private import act_as_server
 from pocketfed.server.fold import Fold
 from pocketfed.server.guard import Guard
+from pocketfed.server.history import History
 from pocketfed.server.messages import ask_status, pack_update
+from pocketfed.server.staleness import Staleness
 
 LAYOUT = Layout(
     (
@@ -143,10 +145,10 @@ def reply(update: Update) -> Message:
 
 def test_a_fold_counts_the_bytes_that_travelled_and_a_bad_update_costs_its_phone_only() -> None:
     travel = Travel(down=Format.FLOAT16, up=Format.INT8)
-    fold = Fold(FedAvg(), Guard(), BEGUN, 3, travel)
-    fold.take(0, reply(answer(sent(travel) + 1, travel)))
-    fold.take(1, reply(answer(sent(travel) + 3, travel)))
-    fold.take(2, reply(answer(sent(travel), Travel())))
+    fold = Fold(FedAvg(), Guard(), BEGUN, History(1).begin(3, WEIGHTS), Staleness(), travel)
+    fold.take(0, reply(answer(sent(travel) + 1, travel)), 3)
+    fold.take(1, reply(answer(sent(travel) + 3, travel)), 3)
+    fold.take(2, reply(answer(sent(travel), Travel())), 3)
     assert (outcome := fold.outcome(3, 0.0, {}, 0)).phones == 2
     assert [(failure.phone, failure.reason) for failure in outcome.failures] == [
         (2, "the update has the format float32, int8 was asked for")
@@ -159,12 +161,11 @@ def test_a_fold_counts_the_bytes_that_travelled_and_a_bad_update_costs_its_phone
 def test_a_late_update_is_added_to_what_its_own_round_began_with() -> None:
     travel, before = Travel(up=Format.INT8), Broadcast(WEIGHTS * 2, LAYOUT, 2)
     late = answer(WEIGHTS * 2 + 1, travel, before)
-    fold = Fold(FedAvg(), Guard(), BEGUN, 2, travel, before)
-    fold.take(0, reply(late))
-    assert np.allclose(fold.outcome(1, 0.0, {}, 0).weights, WEIGHTS * 2 + 1, atol=0.01)
-    forgetful = Fold(FedAvg(), Guard(), BEGUN, 2, travel)
-    forgetful.take(0, reply(late))
-    assert forgetful.failures[0].reason == "what round 2 began with is not known here"
+    history = History(2).begin(2, before.weights).begin(3, WEIGHTS)
+    fold = Fold(FedAvg(), Guard(), BEGUN, history, Staleness(longest=1), travel)
+    fold.take(0, reply(late), 2)
+    # And then brought up to date: the change of one is what counts.
+    assert np.allclose(fold.outcome(1, 0.0, {}, 0).weights[TRAINED], WEIGHTS[TRAINED] + 1, atol=0.01)
 
 
 def test_items_of_a_packed_update_survive() -> None:
