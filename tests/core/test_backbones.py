@@ -1,6 +1,7 @@
 """The registry: names from the package, from timm, and from a file outside."""
 
 import sys
+from contextlib import nullcontext
 from pathlib import Path
 
 import pytest
@@ -17,16 +18,38 @@ register("from-outside", lambda: nn.Sequential(nn.Flatten(), nn.Linear(3 * 64, 5
 """
 
 
-@pytest.mark.parametrize("name", ["compact", "timm:mobilenetv3_small_050"])
+PHONES = [name for name in BACKBONES if "-" not in name and not name.endswith(("18", "34", "_tiny"))]
+
+
+@pytest.mark.parametrize("name", [*BACKBONES, "timm:mobilenetv3_small_050"])
 def test_features_are_as_wide_as_promised(name: str) -> None:
+    with torch.device("meta") if name in BACKBONES else nullcontext():
+        backbone, features = build_backbone(name)
+        assert backbone.training
+        assert backbone(torch.zeros(2, 3, 64, 96)).shape == (2, features)
+
+
+@pytest.mark.parametrize("name", PHONES)
+def test_a_bare_name_is_a_network_for_phones(name: str) -> None:
+    """0.2 to 2 M parameters; one network takes photos and sounds, and every weight learns from either."""
+    torch.manual_seed(0)
     backbone, features = build_backbone(name)
-    assert backbone.training
-    assert backbone(torch.rand(2, 3, 32, 32)).shape == (2, features)
+    trained = list(backbone.parameters())
+    assert 0.2e6 < sum(part.numel() for part in trained) < 2e6
+    for _ in range(2):  # a weight behind one that begins with zero has a gradient from the second step on
+        for shape in ((4, 3, 32, 32), (4, 3, 32, 48)):
+            out = backbone(torch.randn(shape))
+            assert out.shape == (4, features)
+            gradients = torch.autograd.grad((out * torch.randn_like(out)).sum(), trained)
+            with torch.no_grad():
+                for part, gradient in zip(trained, gradients, strict=True):
+                    part.sub_(1e-3 * gradient)
+    assert all(bool(gradient.any()) for gradient in gradients)
 
 
 def test_unknown_names_say_what_there_is() -> None:
     with pytest.raises(
-        ConfigError, match=r"'compacd': no such backbone; choose one of: compact.*or timm:NAME"
+        ConfigError, match=r"'compacd': no such backbone; choose one of: .*compact.*or timm:NAME"
     ):
         build_backbone("compacd")
     with pytest.raises(ConfigError, match=r"near it are: .*mobilenetv3_small_050"):

@@ -4,7 +4,7 @@
     backbone, weights bound ─────────┴─► export ──► (int8: quantise) ──► decompose ──► XNNPACK
 
 The function is that of `learning_step.embedding`. Where the learning step must write convolutions as products,
-because its weights change with every call, this program has XNNPACK's convolutions.
+because its weights change with every call, this program has XNNPACK's convolutions, and parallel linear branches fused.
 """
 
 import copy
@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from torch import Tensor, fx, nn
 from torch.export import ExportedProgram
 
+from pocketfed.core.backbones.folding import can_fuse, fuse
 from pocketfed.core.errors import ExportError
 from pocketfed.core.learning_step import embed_method
 from pocketfed.core.learning_task import LearningTask
@@ -85,7 +86,8 @@ class _Embedding(nn.Module):
         self.front = constants_on_the_right(front)
         encoder = copy.deepcopy(task.encoder)
         task.layout.load(encoder, torch.from_numpy(weights.copy()))
-        self.backbone = encoder.backbone.requires_grad_(False).eval()
+        backbone = encoder.backbone.requires_grad_(False).eval()
+        self.backbone = fuse(backbone) if can_fuse(backbone) else backbone
 
     def forward(self, captures: Tensor) -> tuple[Tensor]:
         """See the class."""

@@ -1,20 +1,37 @@
 """The registry of backbones: a name, a function that builds it, and the width of its features.
 
 Adding one is a file beside this one and a line in `BACKBONES`; from outside the package, `register` in a file that
-`plugins` names. `timm:NAME` is any network of timm, untrained.
+`plugins` names. `timm:NAME` is any network of timm, untrained. A family's bare name is its size for phones, 0.2 to 2 M
+parameters; published sizes have a suffix or the name under which they are known. Files are imported when asked for.
 """
 
 import difflib
 from collections.abc import Callable
+from importlib import import_module
+from typing import Any
 
 from torch import nn
 
 from pocketfed.core.backbones import timm_network
-from pocketfed.core.backbones.compact import Compact
 from pocketfed.core.errors import ConfigError
 
+
+def _beside(file: str, function: str, *arguments: Any) -> Callable[[], nn.Module]:
+    """Calls a function of a file beside this one."""
+
+    def build() -> nn.Module:
+        backbone: nn.Module = getattr(import_module(f"{__name__}.{file}"), function)(*arguments)
+        return backbone
+
+    return build
+
+
 BACKBONES: dict[str, tuple[Callable[[], nn.Module], int]] = {
-    "compact": (Compact, Compact.features),
+    "compact": (_beside("compact", "Compact"), 160),
+    "audio_rep_inception_next": (_beside("audio_rep_inception_next", "phone"), 256),
+    "audio_rep_inception_next-full": (_beside("audio_rep_inception_next", "full"), 512),
+    "audio_inception_next": (_beside("audio_inception_next", "phone"), 256),
+    "audio_inception_next-full": (_beside("audio_inception_next", "full"), 512),
 }
 
 
