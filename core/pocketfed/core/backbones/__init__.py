@@ -32,6 +32,10 @@ BACKBONES: dict[str, tuple[Callable[[], nn.Module], int]] = {
     "audio_rep_inception_next-full": (_beside("audio_rep_inception_next", "full"), 512),
     "audio_inception_next": (_beside("audio_inception_next", "phone"), 256),
     "audio_inception_next-full": (_beside("audio_inception_next", "full"), 512),
+    "van": (_beside("van", "phone"), 128),
+    "van-tiny": (_beside("van", "tiny"), 256),
+    "van-small": (_beside("van", "small"), 512),
+    "van-base": (_beside("van", "base"), 512),
 }
 
 
