@@ -18,7 +18,7 @@ from pocketfed.core.hyper import HYPER, Hyper
 from pocketfed.core.learning_task import LearningTask
 from pocketfed.core.modality import Modality
 from pocketfed.core.objectives import nt_xent
-from pocketfed.core.optimisers import Rates, proximal
+from pocketfed.core.optimisers import Rates, multiplied, proximal
 
 TensorFunction: TypeAlias = Callable[..., tuple[Tensor, ...]]
 
@@ -114,6 +114,7 @@ def learn_from_views(
     gradients = torch.autograd.grad(loss, list(weights.values()))
     gradient = torch.cat([part.reshape(-1) for part in gradients])
     before = theta[:trained]
+    gradient = multiplied(gradient, task.multipliers)
     gradient = proximal(gradient, before, anchor[:trained], rates["proximal"])
     after, state = task.optimiser.update(before, gradient, state, rates)
     return loss.detach(), torch.cat([after, *(part.reshape(-1) for part in statistics.values())]), state

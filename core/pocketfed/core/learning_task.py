@@ -5,8 +5,11 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
+from torch import Tensor
 
 from pocketfed.core.encoder import Encoder, build_encoder
+from pocketfed.core.errors import ConfigError
+from pocketfed.core.gradient_multipliers import gradient_multipliers
 from pocketfed.core.layout import Layout
 from pocketfed.core.modality import Modality
 from pocketfed.core.optimisers import SGD, Optimiser
@@ -24,6 +27,7 @@ class LearningTask:
         views: one per modality that the federation learns from.
         batch: captures per step; each gives two views.
         optimiser: the update rule inside the step.
+        multipliers: constants that the gradient is multiplied with, float32 [layout.trained]; none for most backbones.
     """
 
     backbone: str
@@ -32,6 +36,7 @@ class LearningTask:
     views: Mapping[Modality, View]
     batch: int
     optimiser: Optimiser = SGD
+    multipliers: Tensor | None = None
 
     @property
     def state_size(self) -> int:
@@ -45,10 +50,15 @@ def learning_task(
     """Build a task.
 
     Raises:
-        ConfigError: no backbone has this name.
+        ConfigError: no backbone has this name, or it needs gradient multipliers, which the optimiser makes void.
     """
     encoder = build_encoder(backbone, seed=0)
-    return LearningTask(backbone, encoder, Layout.of(encoder), dict(views), batch, optimiser)
+    layout = Layout.of(encoder)
+    multipliers = gradient_multipliers(encoder, layout)
+    if multipliers is not None and not optimiser.linear:
+        problem = f"{backbone!r} is trained by gradient multipliers, and {optimiser.name} divides each gradient by its size"
+        raise ConfigError([f"{problem}; choose sgd or sgd-nesterov, or another backbone"])
+    return LearningTask(backbone, encoder, layout, dict(views), batch, optimiser, multipliers)
 
 
 def initial_weights(task: LearningTask, seed: int) -> NDArray[np.float32]:

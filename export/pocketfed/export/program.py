@@ -6,7 +6,7 @@ from pocketfed.core.learning_step import Method, methods
 from pocketfed.core.learning_task import LearningTask
 from pocketfed.export.executorch import Program, build_program
 from pocketfed.export.lowering import lower
-from pocketfed.export.program_cache import cached_program, describe_modules
+from pocketfed.export.program_cache import cached_program, describe, describe_modules
 
 
 def task_program(task: LearningTask, mixed: bool, allow_portable: bool = False) -> bytes:
@@ -16,7 +16,10 @@ def task_program(task: LearningTask, mixed: bool, allow_portable: bool = False) 
         ExportError: the task cannot be exported; or an operator that no pass covers, unless `allow_portable` accepts
             its slow kernel.
     """
-    description = f"{allow_portable} {task.optimiser.name} {task.views} {describe_modules(task.encoder)}"
+    description = (
+        f"{allow_portable} {task.optimiser.name} {describe(task.multipliers)} {task.views} "
+        f"{describe_modules(task.encoder)}"
+    )
     return cached_program(
         description, methods(task, mixed), lambda every: export_program(every, allow_portable).buffer
     )

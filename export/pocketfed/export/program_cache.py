@@ -61,11 +61,11 @@ def describe_modules(module: torch.nn.Module) -> str:
     lines, classes = [], set[type]()
     ordinary = vars(torch.nn.Module())
     for name, part in module.named_modules(remove_duplicate=False):
-        settings = {key: _text(value) for key, value in vars(part).items() if key not in ordinary}
+        settings = {key: describe(value) for key, value in vars(part).items() if key not in ordinary}
         weights = {key: tuple(value.shape) for key, value in part.named_parameters(recurse=False)}
-        buffers = {key: _text(value) for key, value in part.named_buffers(recurse=False)}
+        buffers = {key: describe(value) for key, value in part.named_buffers(recurse=False)}
         lines.append(
-            f"{name}: {_named(type(part))} {part.training} {_text(part.extra_repr())} {settings} {weights} {buffers}"
+            f"{name}: {_named(type(part))} {part.training} {describe(part.extra_repr())} {settings} {weights} {buffers}"
         )
         classes.update(
             c for c in type(part).__mro__ if c.__module__.split(".")[0] not in ("torch", "builtins")
@@ -73,7 +73,7 @@ def describe_modules(module: torch.nn.Module) -> str:
     return "\n".join(lines + sorted(f"{_named(c)}: {_source(c)}" for c in classes))
 
 
-def _text(value: Any) -> str:
+def describe(value: Any) -> str:
     """A value without the addresses that differ between processes; tensors as a digest."""
     if isinstance(value, torch.Tensor):
         content = value.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().tobytes()

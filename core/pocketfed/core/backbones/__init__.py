@@ -26,16 +26,35 @@ def _beside(file: str, function: str, *arguments: Any) -> Callable[[], nn.Module
     return build
 
 
+def _forms(
+    name: str, file: str, function: str, features: int
+) -> dict[str, tuple[Callable[[], nn.Module], int]]:
+    """FedRepOpt's five forms of a network; the bare name is the one trained by gradient multipliers."""
+    forms = {name: "repopt"} | {f"{name}-{form}": form for form in ("target", "csla", "rep", "hs")}
+    return {own: (_beside(file, function, form), features) for own, form in forms.items()}
+
+
 BACKBONES: dict[str, tuple[Callable[[], nn.Module], int]] = {
     "compact": (_beside("compact", "Compact"), 160),
     "audio_rep_inception_next": (_beside("audio_rep_inception_next", "phone"), 256),
     "audio_rep_inception_next-full": (_beside("audio_rep_inception_next", "full"), 512),
     "audio_inception_next": (_beside("audio_inception_next", "phone"), 256),
     "audio_inception_next-full": (_beside("audio_inception_next", "full"), 512),
+    "resnet": (_beside("resnet", "phone"), 192),
+    "resnet18": (_beside("resnet", "resnet18"), 512),
+    "resnet34": (_beside("resnet", "resnet34"), 512),
+    "resnet18-small": (_beside("resnet", "resnet18", True), 512),
+    "resnet34-small": (_beside("resnet", "resnet34", True), 512),
     "van": (_beside("van", "phone"), 128),
     "van-tiny": (_beside("van", "tiny"), 256),
     "van-small": (_beside("van", "small"), 512),
     "van-base": (_beside("van", "base"), 512),
+    **_forms("repvgg", "repvgg", "phone", 128),
+    **_forms("repvgg-b1", "repvgg", "b1", 2048),
+    **_forms("ghost", "ghost", "phone", 480),
+    **_forms("ghost-half", "ghost", "half", 1280),
+    "vit": (_beside("vit", "phone"), 96),
+    "vit_tiny": (_beside("vit", "vit_tiny"), 192),
 }
 
 

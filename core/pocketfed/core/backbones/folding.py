@@ -61,7 +61,8 @@ def fuse(network: nn.Module) -> nn.Module:
     if not can_fuse(network):
         reason = getattr(network, "why_not_fused", "it has no parallel linear branches")
         raise ExportError(f"{type(network).__name__} cannot be fused: {reason}; use it as it is.")
-    return _fused(copy.deepcopy(network)).eval()
+    with torch.random.fork_rng(devices=[]):  # new layers draw initial weights, which are then overwritten
+        return _fused(copy.deepcopy(network)).eval()
 
 
 def can_fuse(network: nn.Module) -> bool:
@@ -97,15 +98,15 @@ def centred(kernel: Tensor, height: int, width: int) -> Tensor:
     return functional.pad(kernel, (columns, columns, rows, rows))
 
 
-def convolution(like: nn.Conv2d, kernel: Tensor, bias: Tensor) -> nn.Conv2d:
-    """A convolution with this kernel and bias, and stride and groups of another; it pads to keep the size."""
+def convolution(like: nn.Conv2d, kernel: Tensor, bias: Tensor | None = None) -> nn.Conv2d:
+    """A convolution with this kernel and perhaps bias, and stride and groups of another; it pads to keep the size."""
     outputs, _, height, width = kernel.shape
     made = nn.Conv2d(
         like.in_channels, outputs, (height, width), like.stride,  # type: ignore[arg-type]
-        (height // 2, width // 2), groups=like.groups, device=kernel.device, dtype=kernel.dtype,
+        (height // 2, width // 2), groups=like.groups, bias=bias is not None, device=kernel.device, dtype=kernel.dtype,
     )  # fmt: skip
     with torch.no_grad():
         made.weight.copy_(kernel)
-        assert made.bias is not None
-        made.bias.copy_(bias)
+        if made.bias is not None and bias is not None:
+            made.bias.copy_(bias)
     return made

@@ -23,6 +23,7 @@ class Optimiser:
         scalars: how many more numbers of state there are, whatever the number of weights.
         learning_rate: a default that suits the rule.
         update: the rule. All zeros are the state before the first step.
+        linear: whether new weights and state are linear in weights, gradient and state, as gradient multipliers need it.
     """
 
     name: str
@@ -30,6 +31,7 @@ class Optimiser:
     scalars: int
     learning_rate: float
     update: UpdateRule
+    linear: bool = True
 
     def state_size(self, trained: int) -> int:
         """Length of the state vector for this many trained weights."""
