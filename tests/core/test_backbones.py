@@ -1,5 +1,6 @@
 """The registry: names from the package, from timm, and from a file outside."""
 
+import re
 import sys
 from contextlib import nullcontext
 from pathlib import Path
@@ -10,6 +11,7 @@ import torch
 from pocketfed.core.backbones import BACKBONES, build_backbone
 from pocketfed.core.errors import ConfigError
 from pocketfed.core.plugins import load_plugins
+from tests.conftest import REPOSITORY
 
 PLUGIN = """
 from torch import nn
@@ -19,6 +21,7 @@ register("from-outside", lambda: nn.Sequential(nn.Flatten(), nn.Linear(3 * 64, 5
 
 
 PHONES = [name for name in BACKBONES if "-" not in name and not name.endswith(("18", "34", "_tiny"))]
+"""The sizes for phones."""
 
 
 @pytest.mark.parametrize("name", [*BACKBONES, "timm:mobilenetv3_small_050"])
@@ -49,7 +52,7 @@ def test_a_bare_name_is_a_network_for_phones(name: str) -> None:
 
 def test_unknown_names_say_what_there_is() -> None:
     with pytest.raises(
-        ConfigError, match=r"'compacd': no such backbone; choose one of: .*compact.*or timm:NAME"
+        ConfigError, match=r"'compacd': no such backbone; choose one of: compact, .*resnet18, .*timm:NAME"
     ):
         build_backbone("compacd")
     with pytest.raises(ConfigError, match=r"near it are: .*mobilenetv3_small_050"):
@@ -83,3 +86,32 @@ def test_all_bad_plugins_are_named_at_once(tmp_path: Path) -> None:
         True,
         True,
     ]
+
+
+def test_the_table_in_the_docs_is_true() -> None:
+    """Every backbone with its counts; forms of FedRepOpt have a table of their own."""
+    page = (REPOSITORY / "docs" / "backbones.md").read_text()
+    rows = re.findall(r"^\| `([\w-]+)` \| ([\d,]+) \| (\d+) \|", page, flags=re.MULTILINE)
+    forms = {name for name in BACKBONES if name.endswith(("-target", "-csla", "-rep", "-hs"))}
+    assert {name for name, _, _ in rows} == set(BACKBONES) - forms
+    with torch.device("meta"):
+        for name, count, width in rows:
+            backbone, features = build_backbone(name)
+            assert (f"{sum(part.numel() for part in backbone.parameters()):,}", str(features)) == (
+                count,
+                width,
+            )
+
+
+def test_the_code_in_the_docs_runs(tmp_path: Path) -> None:
+    page = (REPOSITORY / "docs" / "backbones.md").read_text()
+    before = dict(BACKBONES)
+    try:
+        for i, block in enumerate(re.findall(r"```python\n(.*?)```", page, flags=re.DOTALL)):
+            path = tmp_path / f"block{i}.py"
+            path.write_text(block)
+            load_plugins([path])
+        assert build_backbone("van-lka-7")[1] == 128
+    finally:
+        BACKBONES.clear()
+        BACKBONES.update(before)

@@ -15,6 +15,7 @@ import typer
 from rich.console import Console
 
 from pocketfed.core.errors import UserError
+from pocketfed.simulator.commands.backbones import backbones
 from pocketfed.simulator.commands.bench import bench
 from pocketfed.simulator.commands.certs import certs
 from pocketfed.simulator.commands.enrol import enrol
@@ -39,6 +40,7 @@ def root() -> None:
 
 app.command(rich_help_panel="Develop")(simulate)
 app.command(rich_help_panel="Develop")(bench)
+app.command(rich_help_panel="Develop")(backbones)
 app.command(rich_help_panel="Deploy")(serve)
 app.command(rich_help_panel="Deploy")(certs)
 app.command(rich_help_panel="Deploy")(enrol)

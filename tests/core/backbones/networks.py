@@ -2,11 +2,20 @@
 
 import torch
 from torch import nn
+from torch.utils.flop_counter import FlopCounterMode
 
 
 def parameters(network: nn.Module) -> int:
     """How many parameters a network has."""
     return sum(part.numel() for part in network.parameters())
+
+
+def products(network: nn.Module, inputs: int, height: int, width: int) -> int:
+    """Multiply-adds of convolutions and matrix products for one input, of a network on the meta device."""
+    counter = FlopCounterMode(display=False)
+    with torch.no_grad(), counter:
+        network(torch.empty(1, inputs, height, width, device="meta"))
+    return counter.get_total_flops() // 2
 
 
 def shake_norms(network: nn.Module, seed: int = 0) -> None:

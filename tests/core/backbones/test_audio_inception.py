@@ -10,7 +10,7 @@ from pocketfed.core.backbones.audio_inception_next import FULL, PHONE, AudioInce
 from pocketfed.core.backbones.audio_rep_inception_next import AudioRepInceptionNeXt, FusedBlock, RepBlock
 from pocketfed.core.backbones.folding import ConvNorm, fuse
 from pocketfed.core.errors import ExportError
-from tests.core.backbones.networks import parameters, shake_norms
+from tests.core.backbones.networks import parameters, products, shake_norms
 
 SMALL = replace(PHONE, width=8, activation=nn.ReLU)
 CLASSIFIER = 512 * 309 + 309
@@ -28,7 +28,11 @@ def test_published_sizes_have_the_published_counts() -> None:
         rep = AudioRepInceptionNeXt(replace(FULL, inputs=1))
         assert parameters(rep) + CLASSIFIER == 11_834_869
         assert parameters(AudioInceptionNeXt(replace(FULL, inputs=1))) + CLASSIFIER == 11_834_869
-        assert parameters(fuse(rep.eval())) + CLASSIFIER == 11_691_381
+        fused = fuse(rep.eval())
+    assert parameters(fused) + CLASSIFIER == 11_691_381
+    weights = 512 * 309  # the classifier's products
+    costs = [products(network, 1, 128, 512) + weights for network in (rep, fused)]
+    assert [round(cost / 1e9, 3) for cost in costs] == [2.579, 2.528]
 
 
 @pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float32, 1e-4), (torch.float64, 1e-10)])

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from pocketfed.core.backbones.van import BASE, SMALL, TINY, Gate, Kernels, Size, Van, kernels, split
-from tests.core.backbones.networks import parameters
+from tests.core.backbones.networks import parameters, products
 
 REACHES = (7, 11, 23, 35, 53)
 
@@ -45,6 +45,16 @@ def test_published_sizes_have_the_published_counts(size: Size, reach: int, lska:
     assert (round(separable / 1e6, 3), round(square / 1e6, 3)) == (lska, lka)
     assert separable == formula(size, 2 * (dense + dilated), 4)
     assert square == formula(size, dense**2 + dilated**2, 2)
+
+
+def test_products_are_the_published_ones() -> None:
+    with torch.device("meta"):
+        for size, kind, reach, billions in (
+            (TINY, Kernels.LSKA, 23, 0.833), (TINY, Kernels.LKA, 53, 1.016),
+            (SMALL, Kernels.LSKA, 53, 2.468), (BASE, Kernels.LKA, 23, 4.993),
+        ):  # fmt: skip
+            cost = products(Van(size, kind, reach), 3, 224, 224) + size.widths[-1] * 1000
+            assert round(cost / 1e9, 3) == billions
 
 
 def response(kind: Kernels, reach: int) -> Tensor:

@@ -82,10 +82,16 @@ def unknown_backbone(name: str) -> str | None:
     if name in BACKBONES:
         return None
     if not name.startswith(timm_network.PREFIX):
-        return f"no such backbone; choose one of: {', '.join(sorted(BACKBONES))}, or timm:NAME"
+        listed = ", ".join(known for known in BACKBONES if not _is_variant(known))
+        return f"no such backbone; choose one of: {listed}, timm:NAME, or what `pocketfed backbones` lists"
     known = timm_network.names()
     asked = name.removeprefix(timm_network.PREFIX)
     if asked in known:
         return None
     close = difflib.get_close_matches(asked, known, n=3)
     return f"timm has no network of this name; near it are: {', '.join(close) or 'none'}"
+
+
+def _is_variant(name: str) -> bool:
+    """Whether a name is that of another backbone with a suffix."""
+    return any(name.startswith(f"{other}-") for other in BACKBONES)
