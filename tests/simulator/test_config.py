@@ -18,7 +18,7 @@ def test_every_mistake_is_reported_at_once_with_its_value() -> None:
             {
                 "rounds": 0, "aggregator": "mode", "colour": "blue",
                 "fleet": {"alpha": -1, "photos_only": 0.7, "sounds_only": 0.7, "phone": 3},
-                "learning": {"backbone": "resnet", "batch": 7}, "captures": {"seconds": 0.333},
+                "learning": {"backbone": "resnot", "batch": 7}, "captures": {"seconds": 0.333},
             }
         )  # fmt: skip
     text = str(caught.value)
