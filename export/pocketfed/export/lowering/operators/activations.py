@@ -101,23 +101,26 @@ def erf(x: Tensor) -> Tensor:
 def gelu(x: Tensor, approximate: str = "none") -> Tensor:
     """x * Phi(x), or its tanh form."""
     if approximate == "tanh":
-        return x * 0.5 * (torch.tanh(_gelu_argument(x)) + 1.0)
+        return x * _gelu_gate(x, x * x * _GELU_CUBIC)
     return x * 0.5 * (erf(x * math.sqrt(0.5)) + 1.0)
 
 
 def gelu_backward(grad: Tensor, x: Tensor, approximate: str = "none") -> Tensor:
     """Gradient of GELU: Phi(x) + x * phi(x), or that of the tanh form."""
     if approximate == "tanh":
-        t = torch.tanh(_gelu_argument(x))
-        inner = x * x * (3 * 0.044715 * _GELU_SCALE) + _GELU_SCALE
-        return grad * ((t + 1.0) * 0.5 + x * 0.5 * (1.0 - t * t) * inner)
+        curve = x * x * _GELU_CUBIC
+        gate = _gelu_gate(x, curve)
+        y = x * gate  # the forward pass's own
+        return grad * (gate + (y - y * gate) * (curve * 3.0 + _GELU_LINEAR))
     cumulative = (erf(x * math.sqrt(0.5)) + 1.0) * 0.5
     density = torch.exp(x * x * -0.5) * (1.0 / math.sqrt(2.0 * math.pi))
     return grad * (cumulative + x * density)
 
 
-_GELU_SCALE = math.sqrt(2.0 / math.pi)
+_GELU_LINEAR = 2.0 * math.sqrt(2.0 / math.pi)
+_GELU_CUBIC = 0.044715 * _GELU_LINEAR
 
 
-def _gelu_argument(x: Tensor) -> Tensor:
-    return x * (x * x * (0.044715 * _GELU_SCALE) + _GELU_SCALE)
+def _gelu_gate(x: Tensor, curve: Tensor) -> Tensor:
+    """(1 + tanh(u)) / 2 = sigmoid(2u), two operators fewer; 2u = x * (cubic * x * x + linear)."""
+    return torch.sigmoid(x * (curve + _GELU_LINEAR))
