@@ -106,6 +106,7 @@ def test_another_problem_is_found_out() -> None:
     problem = workload(seeded(Tiny))
     without_decay = dataclasses.replace(problem, momentum=0.5)
     check_losses(EagerTrainer(problem), problem)
+    check_losses(EagerTrainer(problem, nudged=True), problem)
     with pytest.raises(PeerError, match="it trains another problem"):
         check_losses(EagerTrainer(without_decay), problem)
 
