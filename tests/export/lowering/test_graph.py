@@ -86,6 +86,27 @@ def test_a_transposed_right_side_becomes_a_linear_operator() -> None:
     assert without == ["aten.permute.default", "aten.mm.default"]
 
 
+@pytest.mark.parametrize("enabled", [True, False])
+def test_between_products_elementwise_operators_stay_on_matrices(enabled: bool) -> None:
+    def perceptron(x: Tensor, first: Tensor, bias: Tensor, second: Tensor) -> tuple[Tensor]:
+        hidden = (x @ first).reshape(3, 4, 16) + bias
+        return ((torch.sigmoid(hidden) * hidden * 2.0).reshape(12, 16) @ second,)
+
+    inputs = [torch.randn(12, 8), torch.randn(8, 16), torch.randn(16), torch.randn(16, 5)]
+    module = assert_lowers(perceptron, inputs, Passes(activations_on_matrices=enabled))
+    assert targets(module).count("aten.reshape.default") == (0 if enabled else 2)
+
+
+def test_elementwise_operators_on_other_sizes_stay_where_they_are() -> None:
+    """One operand is no matrix, or what is broadcast is no row."""
+
+    def function(x: Tensor, y: Tensor, column: Tensor) -> tuple[Tensor, Tensor]:
+        image = (x @ torch.ones(8, 16)).reshape(3, 4, 16)
+        return image + y, torch.exp(image * column)
+
+    assert_lowers(function, [torch.randn(12, 8), torch.randn(3, 4, 16), torch.randn(3, 4, 1)])
+
+
 @settings(deadline=None, max_examples=25)
 @given(st.integers(1, 40), st.integers(1, 40), st.integers(1, 3), st.floats(-2.0, 2.0, width=32))
 def test_sums_over_rows_become_averages(rows: int, columns: int, height: int, weight: float) -> None:

@@ -17,6 +17,7 @@ class Passes:
         spatial_first_norm: Group normalisation works in [H, W, N, C].
         cancel_permutes: Permutations wait until an operator needs the order, and mostly cancel.
         split_permutes: A permutation that reverses three axes becomes two transpositions.
+        activations_on_matrices: Between products, elementwise operators stay on the products' matrices.
         linear_from_mm: A product with a transposed right side becomes a linear operator.
         averaged_rows: Sums over the rows of a large matrix become averages over pixels.
         batch_pieces: Layers that treat images one by one go through the batch in pieces that fit the cache.
@@ -31,6 +32,7 @@ class Passes:
     spatial_first_norm: bool = True
     cancel_permutes: bool = True
     split_permutes: bool = True
+    activations_on_matrices: bool = True
     linear_from_mm: bool = True
     averaged_rows: bool = True
     batch_pieces: bool = True

@@ -124,14 +124,39 @@ class _Layout:
             source: fx.Node = x.node.args[0]  # type: ignore[assignment]
             activated = self.builder.call(target, source, *args, **kwargs)
             return Stored(self.builder.reshape(activated, shape(x.node)), x.order)
-        return Stored(self.builder.call(target, x.node, *args, **kwargs), x.order)
+        return Stored(self._elementwise(target, x.node, *args, **kwargs), x.order)
 
     def _binary(self, target: Any, args: Sequence[Argument]) -> Stored:
         tensors = [arg for arg in args if isinstance(arg, Stored)]
         sizes = broadcast([tensor.shape for tensor in tensors])
         order = _leading_order(tensors, sizes)
         operands = [self._stored_as(arg, order) if isinstance(arg, Stored) else arg for arg in args]
-        return Stored(self.builder.call(target, *operands), order)
+        return Stored(self._elementwise(target, *operands), order)
+
+    def _elementwise(self, target: Any, *args: Argument, **kwargs: Argument) -> fx.Node:
+        """The operator; on matrices [R, C], where all that it reads in full are such matrices in other sizes.
+
+        Products make and take matrices. In other sizes between two of them, they would be copied there and back.
+        """
+        nodes = [arg for arg in args if isinstance(arg, fx.Node)]
+        sizes = broadcast([shape(node) for node in nodes])
+        full = {node: _matrix_behind(node) for node in nodes if shape(node) == sizes}
+        rows = {
+            node: self.builder.reshape(node, shape(node)[-1:])
+            for node in nodes
+            if node not in full and set(shape(node)[:-1]) <= {1}
+        }
+        matrices = [matrix for matrix in full.values() if matrix is not None]
+        alike = len({tuple(shape(matrix)) for matrix in matrices}) == 1
+        if (
+            not self.passes.activations_on_matrices
+            or not alike
+            or len(matrices) + len(rows) < len(set(nodes))
+        ):
+            return self.builder.call(target, *args, **kwargs)
+        found: dict[fx.Node, Any] = full | rows
+        result = self.builder.call(target, *fx.map_arg(args, found.__getitem__), **kwargs)
+        return self.builder.reshape(result, sizes)
 
     def _stored_as(self, value: Stored, order: tuple[int, ...]) -> fx.Node:
         """The tensor that, read in `order`, broadcasts like the value."""
@@ -176,6 +201,14 @@ class _Layout:
         return self.builder.call(
             aten.mul.Tensor, self.builder.reshape(node, own), self.builder.constant(torch.ones(ones))
         )
+
+
+def _matrix_behind(node: fx.Node) -> fx.Node | None:
+    """The matrix [R, C] that a tensor [..., C] is another shape of."""
+    if node.target is not aten.reshape.default:
+        return None
+    source: fx.Node = node.args[0]  # type: ignore[assignment]
+    return source if len(shape(source)) == 2 and shape(source)[1:] == shape(node)[-1:] else None
 
 
 def _plain(node: fx.Node) -> Stored:
