@@ -105,11 +105,11 @@ def phone(
             store = CaptureStore(captures, parts.spec, place.folder / "captures", quota, own=inbox)
             runtime = ExecutorchRuntime(parts.program, threads or 1)
             if threads is None:
-                status.update("trying how many threads are fastest")
-                use_remembered_threads(place.threads, parts.id, runtime, parts.spec)
+                with console.status("trying on how many threads a step is fastest"):
+                    threads = use_remembered_threads(place.threads, parts.id, runtime, parts.spec)
             own = Own.of(parts, place.memory)
             work = Work(name, parts.spec, runtime, store, gate, app_version(), gate.charging, own=own)
-            log.info("phone %d with bundle %s", name, parts.id[:12])
+            log.info("phone %d with bundle %s, threads: %d", name, parts.id[:12], threads)
             # The largest thing that a server sends is the weights.
             limit = 4 * parts.spec.weights + 2**20
             with Caller(server, key, verify=verify, max_answer=limit) as caller:
