@@ -39,10 +39,14 @@ def mel_bank() -> Tensor:
     return torch.cat([bank, bank])
 
 
+FOURIER, MEL_BANK = fourier(), mel_bank()
+"""Made once, outside of every trace: a program holds them as the constants that they are."""
+
+
 def mel_power(pcm: Tensor) -> Tensor:
     """float32 [batch, samples] in [-1, 1] -> float32 [batch, frames, 64], power."""
     batch, samples = pcm.shape
     steps = pcm.reshape(batch, samples // HOP, HOP)  # [b, t + 2, 160]
     cut = torch.cat([steps[:, :-2], steps[:, 1:-1], steps[:, 2:, : WINDOW - 2 * HOP]], 2)  # [b, t, 400]
-    spectrum = torch.mm(cut.reshape(-1, WINDOW), fourier())  # [b * t, 514]
-    return torch.mm(spectrum * spectrum, mel_bank()).reshape(batch, -1, BANDS)
+    spectrum = torch.mm(cut.reshape(-1, WINDOW), FOURIER)  # [b * t, 514]
+    return torch.mm(spectrum * spectrum, MEL_BANK).reshape(batch, -1, BANDS)

@@ -1,0 +1,109 @@
+"""From an exported torch program to a Core ML program: the one place that calls the converter."""
+
+import json
+import uuid
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.export import ExportedProgram
+
+from pocketfed.core.errors import ExportError
+from pocketfed.export.quiet import coremltools, quiet
+
+aten = torch.ops.aten
+
+BROKEN_PASSES = {"common::reduce_transposes"}
+"""Passes of coremltools 9.0 that break correct graphs: this one exchanges the operands of z @ z^T."""
+
+
+def exported(net: nn.Module, example: Tensor, sizes: Any = None) -> ExportedProgram:
+    """A network of one argument, in operators that the converter has for batches of any size.
+
+    Args:
+        net: in the mode in which it is to run.
+        example: of its argument.
+        sizes: what may vary, as `torch.export` takes it.
+    """
+    table = torch.export.default_decompositions()
+    table[aten.group_norm.default] = _group_norm
+    with quiet():
+        result: ExportedProgram = torch.export.export(net, (example,), dynamic_shapes=sizes)
+        plain: ExportedProgram = result.run_decompositions(table)
+    return plain
+
+
+def convert(
+    program: ExportedProgram,
+    inputs: Sequence[Any],
+    outputs: Sequence[str],
+    half: Callable[[str], bool],
+) -> Any:
+    """An ML program for iOS 17 and later.
+
+    Args:
+        program: as `exported` makes it.
+        inputs: types of coremltools, in the order of the function's arguments.
+        outputs: names, in order; all are float32.
+        half: whether the operator of this name computes in half precision; what is false stays in float32.
+
+    Returns:
+        coremltools' model, to be saved by `save`.
+
+    Raises:
+        ExportError: an operator cannot be converted; the message is the converter's, which names it.
+    """
+    ct = coremltools()
+    with quiet():
+        pipeline = ct.PassPipeline.DEFAULT
+        pipeline.remove_passes(BROKEN_PASSES)
+        try:
+            return ct.convert(
+                program,
+                inputs=list(inputs),
+                outputs=[ct.TensorType(name=name, dtype=np.float32) for name in outputs],
+                minimum_deployment_target=ct.target.iOS17,
+                compute_precision=ct.transform.FP16ComputePrecision(op_selector=lambda op: half(op.name)),
+                pass_pipeline=pipeline,
+                skip_model_load=True,
+            )
+        except (ValueError, NotImplementedError, RuntimeError, KeyError) as error:
+            raise ExportError(f"Core ML does not take this network: {error}") from error
+
+
+def save(model: Any, path: Path) -> None:
+    """Write a package to a path that does not exist; the same model gives the same bytes.
+
+    The converter names the parts of a package at random; here the names follow from what the parts are.
+    """
+    with quiet():
+        model.save(str(path))
+    manifest = json.loads((path / "Manifest.json").read_text())
+    entries, root = manifest["itemInfoEntries"], manifest["rootModelIdentifier"]
+    names = {
+        old: str(uuid.uuid5(uuid.NAMESPACE_OID, entry["path"])).upper() for old, entry in entries.items()
+    }
+    manifest["itemInfoEntries"] = {names[old]: entries[old] for old in sorted(entries, key=names.__getitem__)}
+    manifest["rootModelIdentifier"] = names[root]
+    (path / "Manifest.json").write_text(json.dumps(manifest, indent=2, sort_keys=True) + "\n")
+
+
+def _group_norm(
+    x: Tensor,
+    groups: int,
+    weight: Tensor | None = None,
+    bias: Tensor | None = None,
+    eps: float = 1e-5,
+    cudnn_enabled: bool = True,
+) -> Tensor:
+    """In plain operators: the converter's own form needs to know the size of the batch."""
+    grouped = x.reshape(x.shape[0], groups, -1)
+    centred = grouped - grouped.mean(-1, keepdim=True)
+    normal = (centred * torch.rsqrt((centred * centred).mean(-1, keepdim=True) + eps)).reshape(x.shape)
+    shape = [1, -1] + [1] * (x.dim() - 2)
+    if weight is not None:
+        normal = normal * weight.reshape(shape)
+    return normal if bias is None else normal + bias.reshape(shape)

@@ -1,0 +1,111 @@
+"""The embedding as a Core ML package: captures in, features out, weights inside.
+
+The front end computes in float32, since the logarithm of a quiet sound does not survive half precision; the backbone
+in half precision, which is what Apple's accelerators have.
+"""
+
+import copy
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+from torch.export import ExportedProgram
+
+from pocketfed.core.learning_task import LearningTask
+from pocketfed.core.modality import Modality
+from pocketfed.export.coreml.convert import convert, exported
+from pocketfed.export.quiet import coremltools
+
+BATCHES = (1, 8, 32)
+"""Sizes of a batch that a package takes."""
+
+CAPTURES, EMBEDDING = "captures", "embedding"
+"""Names of the input and the output."""
+
+
+class _Embedding(nn.Module):
+    """Photos float32 [batch, 3, side, side] of 0 to 255, or sounds [batch, samples] -> [batch, features]."""
+
+    def __init__(self, task: LearningTask, weights: NDArray[np.float32], modality: Modality) -> None:
+        super().__init__()
+        self.modality, self.view = modality, task.views[modality]
+        encoder = copy.deepcopy(task.encoder)
+        task.layout.load(encoder, torch.from_numpy(weights.copy()))
+        self.backbone = encoder.backbone.requires_grad_(False).eval()
+
+    def forward(self, captures: Tensor) -> Tensor:
+        """See the class."""
+        if self.modality is Modality.PHOTO:
+            captures = captures.permute(0, 2, 3, 1)  # an image comes with its channels first
+        features: Tensor = self.backbone(self.view.plain(self.view.front(captures)))
+        return features
+
+
+def embedding_package(
+    task: LearningTask,
+    weights: NDArray[np.float32],
+    modality: Modality,
+    batches: Sequence[int] = BATCHES,
+    *,
+    image: bool = False,
+) -> Any:
+    """The embedding of one modality with fixed weights.
+
+    Args:
+        task: whose backbone and view.
+        weights: float32 [layout.size].
+        modality: of the captures.
+        batches: sizes of a batch that it takes; the first is the default.
+        image: take one photo at a time as an RGB image, as from the camera, in place of arrays.
+
+    Returns:
+        coremltools' model; its input is `captures`, its output `embedding`, float32 [batch, features].
+
+    Raises:
+        ExportError: Core ML does not take the backbone.
+    """
+    net = _Embedding(task, weights, modality)
+    shape = _shape(task, modality)
+    program = _exported(net, shape, 1 if image else max(batches))
+    return convert(program, [_input(shape, batches, image)], [EMBEDDING], _in_backbone(program))
+
+
+def _shape(task: LearningTask, modality: Modality) -> tuple[int, ...]:
+    capture = task.views[modality].capture_shape
+    return (3, *capture[:2]) if modality is Modality.PHOTO else capture
+
+
+def _exported(net: nn.Module, shape: tuple[int, ...], largest: int) -> ExportedProgram:
+    # An example of two, since torch takes a size of one for a constant.
+    example = torch.zeros((min(largest, 2), *shape))
+    sizes = None if largest == 1 else {"captures": {0: torch.export.Dim("batch", min=1, max=largest)}}
+    return exported(net, example, sizes)
+
+
+def _input(shape: tuple[int, ...], batches: Sequence[int], image: bool) -> Any:
+    ct = coremltools()
+    if image:
+        return ct.ImageType(name=CAPTURES, shape=(1, *shape), color_layout=ct.colorlayout.RGB)
+    shapes = [(batch, *shape) for batch in batches]
+    sizes = ct.EnumeratedShapes(shapes=shapes, default=shapes[0]) if len(shapes) > 1 else shapes[0]
+    return ct.TensorType(name=CAPTURES, shape=sizes, dtype=np.float32)
+
+
+def _in_backbone(program: ExportedProgram) -> Any:
+    """Whether an operator of the converted program belongs to the backbone.
+
+    The converter names operators after the graph's nodes; those that it makes itself have a suffix.
+    """
+    names = set()
+    for node in program.graph.nodes:
+        stack = node.meta.get("nn_module_stack") or {}
+        if any(path.partition(".")[0] == "backbone" for path, _ in stack.values()):
+            names.add(node.name)
+
+    def belongs(name: str) -> bool:
+        return name in names or any(name.startswith(f"{known}_") for known in names)
+
+    return belongs

@@ -1,0 +1,132 @@
+"""Operators that move elements, or say how many there are."""
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from pocketfed.export.mil.operators.arguments import integers, integers_or, last_first, several
+
+
+def reshape(x: Tensor, shape: Tensor) -> Tensor:
+    """Another shape; 0 keeps the size of that axis, -1 is what is left."""
+    return x.reshape([x.shape[i] if size == 0 else size for i, size in enumerate(integers(shape))])
+
+
+def transpose(x: Tensor, perm: Tensor) -> Tensor:
+    """The axes in another order."""
+    return x.permute(integers(perm)).contiguous()
+
+
+def expand_dims(x: Tensor, axes: Tensor) -> Tensor:
+    """New axes of size one, at these places of the result."""
+    places = integers(axes)
+    rank = x.dim() + len(places)
+    for place in sorted(place % rank for place in places):
+        x = x.unsqueeze(place)
+    return x
+
+
+def squeeze(x: Tensor, axes: Tensor | None = None) -> Tensor:
+    """Without these axes of size one, or without all of them."""
+    ones = [i for i, size in enumerate(x.shape) if size == 1]
+    for place in sorted((place % x.dim() for place in integers_or(axes, ones)), reverse=True):
+        x = x.squeeze(place)
+    return x
+
+
+def concat(values: Any, axis: Tensor, interleave: Tensor | bool = False) -> Tensor:
+    """One after the other, or taking turns."""
+    parts, at = [part.reshape(1) if part.dim() == 0 else part for part in several(values)], int(axis)
+    if not bool(interleave):
+        return torch.cat(parts, at)
+    at %= parts[0].dim()
+    return torch.stack(parts, at + 1).flatten(at, at + 1)
+
+
+def stack(values: Any, axis: Tensor) -> Tensor:
+    """Along a new axis."""
+    return torch.stack(several(values), int(axis))
+
+
+def split(
+    x: Tensor, axis: Tensor, num_splits: Tensor | None = None, split_sizes: Tensor | None = None
+) -> tuple[Tensor, ...]:
+    """In pieces of given sizes, or in so many equal ones."""
+    at = int(axis)
+    if split_sizes is not None:
+        return torch.split(x, integers(split_sizes), at)
+    if num_splits is None or x.shape[at] % int(num_splits):
+        raise ValueError(f"an axis of {x.shape[at]} cannot be split into {num_splits} equal parts")
+    return torch.split(x, x.shape[at] // int(num_splits), at)
+
+
+def pad(x: Tensor, pad: Tensor, mode: str = "constant", constant_val: Tensor | float = 0.0) -> Tensor:
+    """More elements before and after; the amounts are for the last axes."""
+    amounts = last_first(integers(pad))
+    if mode == "constant":
+        return functional.pad(x, amounts, value=float(constant_val))
+    # torch pads by reflection over at most the last three axes, and wants one or two in front of them.
+    while len(amounts) > 2 and amounts[-2:] == [0, 0]:
+        amounts = amounts[:-2]
+    kind = {"reflect": "reflect", "replicate": "replicate"}[mode]
+    axes = len(amounts) // 2
+    flat = x.reshape(-1, *x.shape[x.dim() - axes - 1 :]) if x.dim() > axes else x.reshape(1, 1, *x.shape)
+    grown = functional.pad(flat, amounts, mode=kind)
+    return grown.reshape(*x.shape[: x.dim() - axes], *grown.shape[grown.dim() - axes :])
+
+
+def tile(x: Tensor, reps: Tensor) -> Tensor:
+    """Repeated along each axis."""
+    return x.repeat(integers(reps))
+
+
+def reverse(x: Tensor, axes: Tensor | None = None) -> Tensor:
+    """Back to front."""
+    return x.flip(integers_or(axes, list(range(x.dim()))))
+
+
+def shape(x: Tensor) -> Tensor:
+    """Its sizes."""
+    return torch.tensor(list(x.shape), dtype=torch.int32)
+
+
+def fill(shape: Tensor, value: Tensor | float = 0.0) -> Tensor:
+    """One value everywhere."""
+    return torch.full(integers(shape), value.item() if isinstance(value, Tensor) else value)
+
+
+def range_1d(start: Tensor, end: Tensor, step: Tensor) -> Tensor:
+    """Numbers at equal distances."""
+    return torch.arange(start.item(), end.item(), step.item())
+
+
+def resize_bilinear(
+    x: Tensor, target_size_height: Tensor, target_size_width: Tensor, sampling_mode: str = "DEFAULT"
+) -> Tensor:
+    """Another height and width, by linear interpolation."""
+    aligned = {"STRICT_ALIGN_CORNERS": True, "ALIGN_CORNERS": True, "UNALIGN_CORNERS": False}
+    if sampling_mode not in aligned:
+        raise ValueError(f"sampling mode {sampling_mode} is not known here")
+    size = [int(target_size_height), int(target_size_width)]
+    return functional.interpolate(x, size=size, mode="bilinear", align_corners=aligned[sampling_mode])
+
+
+OPERATORS: dict[str, Callable[..., Any]] = {
+    "concat": concat,
+    "expand_dims": expand_dims,
+    "fill": fill,
+    "pad": pad,
+    "range_1d": range_1d,
+    "reshape": reshape,
+    "resize_bilinear": resize_bilinear,
+    "reverse": reverse,
+    "shape": shape,
+    "split": split,
+    "squeeze": squeeze,
+    "stack": stack,
+    "tile": tile,
+    "transpose": transpose,
+}
