@@ -13,7 +13,7 @@ import httpx
 import numpy as np
 from numpy.typing import NDArray
 
-from pocketfed.core.bundle import write_bundle
+from pocketfed.core.bundle import PROGRAM, Contents, write_bundle
 from pocketfed.core.errors import PocketfedError
 from pocketfed.core.layout import Layout, Role, Slice
 from pocketfed.core.modality import Modality
@@ -57,7 +57,8 @@ def bundle(folder: Path, config: Config, layout: Layout = LAYOUT) -> Path:
     """A bundle whose program nobody can run, nor needs to."""
     inputs = {Modality.PHOTO: Input((2,), "uint8", 1)}
     spec = ProgramSpec(layout.size, layout.size, 4, inputs, mixed=False, layout=layout.digest)
-    return write_bundle(folder, spec, layout, START[: layout.size], b"no program", to_toml(config)).folder
+    files = {PROGRAM: b"no program"}
+    return write_bundle(folder, Contents(spec, layout, START[: layout.size], to_toml(config), files)).folder
 
 
 def learnt(weights: NDArray[Any], round_number: int, number: int) -> NDArray[Any]:

@@ -1,18 +1,21 @@
 """The bundle: a folder with all that a phone and a server must agree on, readable in any language.
 
-manifest.json          sizes, names and SHA-256 of every other file
+manifest.json          what the bundle is, and size and SHA-256 of every other file
+manifest.sig           who vouches for the manifest, and so for everything; absent if nobody does
 layout.json            names, shapes and roles of the slices of the weight vector
-train.pte              the learning step of each modality, and the embeddings
 weights.safetensors    the weights that a federation begins with
 config.toml            the configuration that the bundle was made from
+train.pte              the learning step of each modality
+...                    programs for inference, as the manifest lists them
 """
 
 import hashlib
 import json
+import os
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from functools import cached_property
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 import numpy as np
@@ -21,15 +24,42 @@ from safetensors import SafetensorError
 from safetensors.numpy import load, save
 
 from pocketfed.core.atomic import write_atomically
-from pocketfed.core.errors import BundleError
+from pocketfed.core.errors import BundleError, SignatureError
 from pocketfed.core.layout import Layout
 from pocketfed.core.modality import Modality
 from pocketfed.core.program_spec import Input, ProgramSpec
+from pocketfed.core.signing import SigningKey, VerifyingKey
 
-FORMAT = 1
-MANIFEST, LAYOUT, PROGRAM, WEIGHTS, CONFIG = (
-    "manifest.json", "layout.json", "train.pte", "weights.safetensors", "config.toml",
+FORMAT = 2
+MANIFEST, SIGNATURE, LAYOUT, PROGRAM, WEIGHTS, CONFIG = (
+    "manifest.json", "manifest.sig", "layout.json", "train.pte", "weights.safetensors", "config.toml",
 )  # fmt: skip
+
+NEEDED = (LAYOUT, WEIGHTS, CONFIG, PROGRAM)
+"""Files without which it is no bundle."""
+
+
+@dataclass(frozen=True)
+class Contents:
+    """What a bundle is made of.
+
+    Attributes:
+        spec: sizes of the learning step's inputs.
+        layout: of the weights.
+        weights: to begin with, float32 [layout.size].
+        config: the configuration, as TOML.
+        files: every program, by path; `train.pte` at least.
+        about: what the manifest says besides; JSON values.
+        version: rises with every bundle that is released; phones refuse one that is lower than theirs.
+    """
+
+    spec: ProgramSpec
+    layout: Layout
+    weights: NDArray[np.float32]
+    config: str
+    files: Mapping[str, bytes]
+    about: Mapping[str, Any] = field(default_factory=dict)
+    version: int = 1
 
 
 @dataclass(frozen=True)
@@ -40,11 +70,23 @@ class Bundle:
         folder: where it lies.
         spec: sizes of the program's inputs.
         id: SHA-256 (hex) of the manifest, and so of everything in it.
+        manifest: as read.
     """
 
     folder: Path
     spec: ProgramSpec
     id: str
+    manifest: Mapping[str, Any] = field(repr=False)
+
+    @property
+    def version(self) -> int:
+        """Rises with every bundle that is released."""
+        return int(self.manifest["version"])
+
+    @property
+    def files(self) -> tuple[str, ...]:
+        """Paths of everything but the manifest and its signature."""
+        return tuple(self.manifest["files"])
 
     @cached_property
     def program(self) -> bytes:
@@ -62,47 +104,55 @@ class Bundle:
         return Layout.from_json((self.folder / LAYOUT).read_text())
 
 
-def write_bundle(
-    folder: Path, spec: ProgramSpec, layout: Layout, weights: NDArray[np.float32], program: bytes, config: str
-) -> Bundle:
+def write_bundle(folder: Path, contents: Contents, key: SigningKey | None = None) -> Bundle:
     """Write a bundle into a folder, which may exist; the manifest comes last, and makes the rest valid.
+
+    The same contents give the same bytes, but for the signature of another key.
 
     Args:
         folder: where to.
-        spec: sizes of the program's inputs.
-        layout: of the weights.
-        weights: to begin with, float32 [layout.size].
-        program: `train.pte`.
-        config: the configuration, as TOML.
+        contents: what of.
+        key: vouches for it.
     """
-    folder.mkdir(parents=True, exist_ok=True)
     files = {
-        LAYOUT: layout.to_json().encode(),
-        PROGRAM: program,
-        WEIGHTS: save({"weights": weights}),
-        CONFIG: config.encode(),
+        LAYOUT: contents.layout.to_json().encode(),
+        WEIGHTS: save({"weights": contents.weights}),
+        CONFIG: contents.config.encode(),
+        **contents.files,
     }
-    for name, content in files.items():
-        write_atomically(folder / name, content)
     manifest = {
         "format": FORMAT,
-        "spec": asdict(spec),
-        "files": {name: hashlib.sha256(content).hexdigest() for name, content in files.items()},
+        "version": contents.version,
+        **contents.about,
+        "spec": asdict(contents.spec),
+        "files": {
+            name: {"bytes": len(content), "sha256": hashlib.sha256(content).hexdigest()}
+            for name, content in sorted(files.items())
+        },
     }
-    write_atomically(folder / MANIFEST, json.dumps(manifest, indent=2).encode())
+    _clear(folder, keep=set(files))
+    for name, content in files.items():
+        _write(folder / name, content)
+    described = json.dumps(manifest, indent=2).encode()
+    (folder / SIGNATURE).unlink(missing_ok=True)
+    if key is not None:
+        write_atomically(folder / SIGNATURE, key.sign(described).encode())
+    write_atomically(folder / MANIFEST, described)
     return read_bundle(folder)
 
 
-def read_bundle(folder: Path) -> Bundle:
+def read_bundle(folder: Path, trusted: VerifyingKey | None = None) -> Bundle:
     """Read a bundle and check that it is whole.
 
+    Args:
+        folder: of the bundle.
+        trusted: the key that must have signed it; None takes whatever the files say.
+
     Raises:
-        BundleError: it is missing, damaged, or of another format.
+        SignatureError: the trusted key did not sign this manifest.
+        BundleError: it is missing, damaged, has a file too many or too few, or is of another format.
     """
-    try:
-        content = (folder / MANIFEST).read_bytes()
-    except OSError as error:
-        raise BundleError(f"{folder} is no bundle: {MANIFEST} cannot be read ({error.strerror})") from error
+    content = read_manifest(folder, trusted)
     try:
         manifest = json.loads(content)
         if manifest["format"] != FORMAT:
@@ -110,12 +160,14 @@ def read_bundle(folder: Path) -> Bundle:
                 f"{folder} has format {manifest['format']!r}, this version reads {FORMAT}; make the bundle anew"
             )
         spec = _spec(manifest["spec"])
-        files = dict(manifest["files"])
+        stated = {_inside(name): str(entry["sha256"]) for name, entry in manifest["files"].items()}
+        int(manifest["version"])
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise BundleError(f"{folder / MANIFEST} is damaged ({error!r}); make the bundle anew") from error
-    for name in (LAYOUT, PROGRAM, WEIGHTS, CONFIG):
-        _check(folder / name, str(files.get(name)))
-    bundle = Bundle(folder, spec, hashlib.sha256(content).hexdigest())
+    _check_names(folder, set(stated))
+    for name, digest in stated.items():
+        _check(folder / name, digest)
+    bundle = Bundle(folder, spec, hashlib.sha256(content).hexdigest(), manifest)
     try:
         shape, digest = bundle.weights.shape, bundle.read_layout().digest
     except (SafetensorError, KeyError, ValueError) as error:
@@ -125,21 +177,88 @@ def read_bundle(folder: Path) -> Bundle:
     return bundle
 
 
+def read_manifest(folder: Path, trusted: VerifyingKey | None = None) -> bytes:
+    """The manifest's bytes.
+
+    Raises:
+        SignatureError: the trusted key did not sign them.
+        BundleError: there is no manifest.
+    """
+    try:
+        content = (folder / MANIFEST).read_bytes()
+    except OSError as error:
+        raise BundleError(f"{folder} is no bundle: {MANIFEST} cannot be read ({error.strerror})") from error
+    if trusted is not None:
+        try:
+            signature = (folder / SIGNATURE).read_text()
+        except (OSError, UnicodeDecodeError) as error:
+            raise SignatureError(
+                f"{folder} is not signed: {SIGNATURE} is missing or unreadable; get it from who made it"
+            ) from error
+        try:
+            trusted.check(content, signature)
+        except SignatureError as error:
+            raise SignatureError(f"{folder} cannot be trusted: {error}") from error
+    return content
+
+
 def copy_bundle(bundle: Bundle, folder: Path) -> Bundle:
     """The same bundle in another folder."""
-    folder.mkdir(parents=True, exist_ok=True)
-    for name in (LAYOUT, PROGRAM, WEIGHTS, CONFIG, MANIFEST):
-        write_atomically(folder / name, (bundle.folder / name).read_bytes())
+    names = [*bundle.files, MANIFEST]
+    if (bundle.folder / SIGNATURE).exists():
+        names.insert(-1, SIGNATURE)
+    for name in names:
+        _write(folder / name, (bundle.folder / name).read_bytes())
     return read_bundle(folder)
+
+
+def _clear(folder: Path, keep: set[str]) -> None:
+    """Remove what an earlier bundle had and this one has not, and what a process that was killed left half written."""
+    try:
+        former = set(json.loads((folder / MANIFEST).read_bytes())["files"])
+    except (OSError, ValueError, KeyError, TypeError):
+        former = set()
+    (folder / MANIFEST).unlink(missing_ok=True)  # from here on it is none
+    for name in former - keep:
+        (folder / _inside(name)).unlink(missing_ok=True)
+    for name in keep | {MANIFEST, SIGNATURE}:
+        for litter in (folder / name).parent.glob(f".{Path(name).name}.*"):
+            litter.unlink(missing_ok=True)
+
+
+def _write(path: Path, content: bytes) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    write_atomically(path, content)
+
+
+def _inside(name: str) -> str:
+    path = PurePosixPath(name)
+    if path.is_absolute() or ".." in path.parts or str(path) != name or name in (MANIFEST, SIGNATURE):
+        raise ValueError(f"{name!r} is no path in a bundle")
+    return name
+
+
+def _check_names(folder: Path, stated: set[str]) -> None:
+    if missing := sorted(set(NEEDED) - stated):
+        raise BundleError(
+            f"{folder / MANIFEST} names no {missing[0]}, so this is no whole bundle; make it anew"
+        )
+    found = {
+        str(PurePosixPath(Path(place, name).relative_to(folder)))
+        for place, _, names in os.walk(folder)
+        for name in names
+    }
+    if extra := sorted(found - stated - {MANIFEST, SIGNATURE}):
+        raise BundleError(f"{folder / extra[0]} is in no manifest; remove it, or get the bundle anew")
 
 
 def _check(path: Path, digest: str) -> None:
     try:
         content = path.read_bytes()
     except OSError as error:
-        raise BundleError(f"{path} cannot be read ({error.strerror}); make the bundle anew") from error
+        raise BundleError(f"{path} cannot be read ({error.strerror}); get or make the bundle anew") from error
     if hashlib.sha256(content).hexdigest() != digest:
-        raise BundleError(f"{path} is not the file that the manifest describes; make the bundle anew")
+        raise BundleError(f"{path} is not the file that the manifest describes; get or make the bundle anew")
 
 
 def _spec(values: Mapping[str, Any]) -> ProgramSpec:

@@ -6,6 +6,7 @@
     │   ├── CaptureError           a photo, a sound, or a folder of them
     │   ├── RunFolderError         a run folder that is missing, foreign, or of another version
     │   ├── BundleError            a bundle that is missing, damaged, or of another version
+    │   │   └── SignatureError     a bundle that was not signed, or changed, or signed by another key
     │   ├── KeyFileError           a key or a certificate that is missing, damaged, or readable by others
     │   ├── ServerError            a server that cannot be started, reached, or refuses this phone for good
     │   ├── PolicyError            a file with a phone's policy or state that cannot be used
@@ -55,6 +56,10 @@ class RunFolderError(UserError):
 
 class BundleError(UserError):
     """A bundle is missing, damaged, or of another version."""
+
+
+class SignatureError(BundleError):
+    """A bundle was not signed, or changed after that, or signed by a key that is not trusted."""
 
 
 class KeyFileError(UserError):

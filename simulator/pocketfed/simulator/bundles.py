@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from pocketfed.core.bundle import CONFIG, MANIFEST, Bundle, read_bundle, write_bundle
+from pocketfed.core.bundle import CONFIG, MANIFEST, PROGRAM, Bundle, Contents, read_bundle, write_bundle
 from pocketfed.core.errors import BundleError
 from pocketfed.core.program_spec import ProgramSpec, program_spec
 from pocketfed.simulator import run_folder
@@ -73,7 +73,10 @@ def make_bundle(
     tell("exporting the learning step (kept for the next time)")
     program = task_program(task, mixed, config.allow_portable)
     begun = initial_weights(task, config.seed) if weights is None else weights
-    return write_bundle(folder, program_spec(task, mixed), task.layout, begun, program, to_toml(config))
+    return write_bundle(
+        folder,
+        Contents(program_spec(task, mixed), task.layout, begun, to_toml(config), {PROGRAM: program}),
+    )
 
 
 def config_of(bundle: Bundle) -> Config:

@@ -17,11 +17,15 @@ from rich.console import Console
 from pocketfed.core.errors import UserError
 from pocketfed.simulator.commands.backbones import backbones
 from pocketfed.simulator.commands.bench import bench
+from pocketfed.simulator.commands.bundle import bundle
 from pocketfed.simulator.commands.certs import certs
 from pocketfed.simulator.commands.enrol import enrol
+from pocketfed.simulator.commands.inspect import inspect
+from pocketfed.simulator.commands.keys import keys
 from pocketfed.simulator.commands.phone import phone
 from pocketfed.simulator.commands.serve import serve
 from pocketfed.simulator.commands.simulate import simulate
+from pocketfed.simulator.commands.verify import verify
 
 app = typer.Typer(
     name="pocketfed",
@@ -41,6 +45,10 @@ def root() -> None:
 app.command(rich_help_panel="Develop")(simulate)
 app.command(rich_help_panel="Develop")(bench)
 app.command(rich_help_panel="Develop")(backbones)
+app.command(rich_help_panel="Bundle")(bundle)
+app.command(rich_help_panel="Bundle")(inspect)
+app.command(rich_help_panel="Bundle")(verify)
+app.command(rich_help_panel="Bundle")(keys)
 app.command(rich_help_panel="Deploy")(serve)
 app.command(rich_help_panel="Deploy")(certs)
 app.command(rich_help_panel="Deploy")(enrol)

@@ -1,0 +1,183 @@
+"""The whole bundle that a mobile team takes into its app: the learning step, and inference for Android and iOS."""
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from pocketfed.core.bundle import PROGRAM, Bundle, Contents, write_bundle
+from pocketfed.core.learning_step import embed_method, methods
+from pocketfed.core.learning_task import LearningTask, initial_weights
+from pocketfed.core.manifest import about_task, describe_embedding, describe_step
+from pocketfed.core.modality import Modality
+from pocketfed.core.program_spec import program_spec
+from pocketfed.core.signing import SigningKey
+from pocketfed.export.coreml.convert import save
+from pocketfed.export.coreml.embedding import BATCHES, CAPTURES, EMBEDDING, embedding_package
+from pocketfed.export.inference import Precision, export_inference
+from pocketfed.export.program import task_program
+from pocketfed.export.versions import exporter_versions
+from pocketfed.simulator.config import Config, to_toml
+from pocketfed.simulator.program import recorded, task_of
+from pocketfed.simulator.simulate import load_captures
+
+CALIBRATION = 256
+"""Captures of each modality that int8 programs are calibrated on."""
+
+IOS = "iOS 17"
+"""Least system of Core ML packages."""
+
+
+@dataclass(frozen=True)
+class Options:
+    """What goes into a bundle besides the learning step.
+
+    Attributes:
+        batch: captures that an inference program takes at once.
+        int8: whether quantised inference programs are made, for which captures are read.
+        coreml: whether Core ML packages are made.
+        version: of the release; rises.
+    """
+
+    batch: int = 1
+    int8: bool = True
+    coreml: bool = True
+    version: int = 1
+
+
+@dataclass(frozen=True)
+class Part:
+    """A program of a bundle.
+
+    Attributes:
+        files: its files by path; one, or those of a package.
+        about: its entry in the manifest; JSON values.
+    """
+
+    files: dict[str, bytes]
+    about: dict[str, dict[str, Any]]
+
+
+def build_bundle(
+    config: Config,
+    weights: NDArray[np.float32] | None,
+    folder: Path,
+    options: Options,
+    key: SigningKey | None,
+    tell: Callable[[str], None],
+) -> Bundle:
+    """Make every program of a configuration, and write them into a folder.
+
+    Args:
+        config: backbone, modalities, optimiser; captures for int8.
+        weights: to begin with, and those of inference, float32 [p]; untrained ones if None.
+        folder: of the bundle.
+        options: what goes into it.
+        key: signs it; None leaves it unsigned, which phones that trust a key refuse.
+        tell: is told of what takes long.
+
+    Raises:
+        UserError: captures cannot be read, or a program cannot be exported; nothing has been written then.
+    """
+    task = task_of(config, recorded(config))
+    begun = initial_weights(task, config.seed) if weights is None else weights
+    parts = list(_parts(config, task, begun, options, tell))
+    about = {
+        **about_task(task),
+        "made_with": exporter_versions(),
+        "programs": {name: entry for part in parts for name, entry in part.about.items()},
+    }
+    spec = program_spec(task, config.learning.mode == "mixed")
+    files = {name: content for part in parts for name, content in part.files.items()}
+    tell("writing")
+    contents = Contents(spec, task.layout, begun, to_toml(config), files, about, options.version)
+    return write_bundle(folder, contents, key)
+
+
+def _parts(
+    config: Config,
+    task: LearningTask,
+    weights: NDArray[np.float32],
+    options: Options,
+    tell: Callable[[str], None],
+) -> Iterator[Part]:
+    tell("the learning step")
+    yield _training(config, task)
+    captures = _calibration(config, task) if options.int8 else {}
+    for modality in task.views:
+        tell(f"inference of {modality}s")
+        yield _inference(task, weights, modality, options.batch, "float32", None)
+        if options.int8:
+            tell(f"inference of {modality}s in int8")
+            yield _inference(task, weights, modality, options.batch, "int8", captures[modality])
+        if options.coreml:
+            tell(f"Core ML for {modality}s")
+            yield _package(task, weights, modality, image=modality is Modality.PHOTO)
+
+
+def _training(config: Config, task: LearningTask) -> Part:
+    mixed = config.learning.mode == "mixed"
+    program = task_program(task, mixed, config.allow_portable)
+    described = {
+        method.name: (describe_step if method.name.startswith("step") else describe_embedding)(method)
+        for method in methods(task, mixed)
+    }
+    about = {"runtime": "executorch", "backend": "xnnpack", "precision": "float32", "methods": described}
+    return Part({PROGRAM: program}, {PROGRAM: about})
+
+
+def _inference(
+    task: LearningTask,
+    weights: NDArray[np.float32],
+    modality: Modality,
+    batch: int,
+    precision: Precision,
+    calibration: NDArray[Any] | None,
+) -> Part:
+    program = export_inference(task, weights, modality, batch, precision=precision, calibration=calibration)
+    name = f"embed_{modality}.pte" if precision == "float32" else f"embed_{modality}_{precision}.pte"
+    method = embed_method(task, modality)
+    described = describe_embedding(method)
+    for value in (described["inputs"][1], described["outputs"][0]):
+        value["shape"][0] = batch
+    described["inputs"] = described["inputs"][1:]  # the weights are inside
+    about = {
+        "runtime": "executorch", "backend": "xnnpack", "precision": precision,
+        "methods": {method.name: described},
+    }  # fmt: skip
+    return Part({name: program.buffer}, {name: about})
+
+
+def _package(task: LearningTask, weights: NDArray[np.float32], modality: Modality, image: bool) -> Part:
+    name = f"Embed{str(modality).capitalize()}.mlpackage"
+    with TemporaryDirectory() as place:
+        path = Path(place) / name
+        save(embedding_package(task, weights, modality, image=image), path)
+        files = {
+            str(Path(name, file.relative_to(path)).as_posix()): file.read_bytes()
+            for file in sorted(path.rglob("*"))
+            if file.is_file()
+        }
+    shape = list(task.views[modality].capture_shape)
+    batches = [1] if image else list(BATCHES)
+    about = {
+        "runtime": "coreml",
+        "least": IOS,
+        "precision": "float16",
+        "front_end": "float32",
+        "batches": batches,
+        "inputs": [
+            {"name": CAPTURES, "shape": shape, "dtype": "RGB image" if image else "float32"},
+        ],
+        "outputs": [{"name": EMBEDDING, "shape": [1, about_task(task)["features"]], "dtype": "float32"}],
+    }
+    return Part(files, {name: about})
+
+
+def _calibration(config: Config, task: LearningTask) -> dict[Modality, NDArray[Any]]:
+    splits = load_captures(config)
+    return {modality: splits[modality].train.items[:CALIBRATION] for modality in task.views}

@@ -1,0 +1,115 @@
+"""`pocketfed bundle`."""
+
+import shutil
+import tempfile
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.console import Console
+
+
+def bundle(
+    config: Annotated[
+        Path | None, typer.Argument(metavar="CONFIG", help="Configuration. \\[default: the defaults]")
+    ] = None,
+    out: Annotated[Path, typer.Option("--out", "-o", help="Folder of the bundle; made.")] = Path("bundle"),
+    run: Annotated[
+        Path | None,
+        typer.Option(
+            "--from", help="Run folder of a simulation or a server: its configuration and newest weights."
+        ),
+    ] = None,
+    backbone: Annotated[str | None, typer.Option(help="Network, in place of the configuration's.")] = None,
+    key: Annotated[
+        Path | None, typer.Option(help="Signs it; made by: pocketfed keys. \\[default: unsigned]")
+    ] = None,
+    version: Annotated[
+        int, typer.Option(min=1, help="Of the release; phones refuse a lower one than theirs.")
+    ] = 1,
+    batch: Annotated[int, typer.Option(min=1, max=256, help="Captures per call of inference programs.")] = 1,
+    int8: Annotated[bool, typer.Option(help="Quantised inference programs too.")] = True,
+    coreml: Annotated[bool, typer.Option(help="Core ML packages too.")] = True,
+    zipped: Annotated[bool, typer.Option("--zip", help="Also write the folder as one .zip.")] = False,
+    force: Annotated[bool, typer.Option("--force", help="Replace a bundle that is there.")] = False,
+) -> None:
+    """Make the bundle that goes into an app: programs, weights and a manifest, in one folder.
+
+    The learning step and inference for ExecuTorch (Android, iOS), and embeddings for Core ML (iOS).
+
+    Examples:
+
+        pocketfed bundle --key release -o bundle
+
+        pocketfed bundle --from runs/demo --key release --version 2 -o bundle --force
+
+        pocketfed bundle --backbone timm:mobilenetv3_small_050 --no-coreml -o bundle
+    """
+    console = Console()
+    with console.status("starting") as status:
+        from pocketfed.core.bundle import MANIFEST, SIGNATURE
+        from pocketfed.core.errors import BundleError, ConfigError
+        from pocketfed.core.signing import read_signing_key
+        from pocketfed.simulator import run_folder
+        from pocketfed.simulator.bundling import Options, build_bundle
+        from pocketfed.simulator.config import build_config, overlay, read_toml
+
+        if run is not None and config is not None:
+            raise ConfigError(["--from has a configuration already; give CONFIG or --from, not both"])
+        if run is not None and backbone is not None:
+            raise ConfigError(["--from has weights of its own network; --backbone cannot change it"])
+        if out.exists() and (not force or not (out / MANIFEST).is_file()):
+            way = "choose another folder" if not (out / MANIFEST).is_file() else "add --force to replace it"
+            raise BundleError(f"{out} exists; {way}")
+        signer = None if key is None else read_signing_key(key)
+        weights = None
+        if run is not None:
+            _, wanted, last = run_folder.reopen(run)
+            weights = None if last is None else last.weights
+        else:
+            values = {} if config is None else read_toml(config)
+            wanted = build_config(overlay(values, {"learning.backbone": backbone}))
+
+        def tell(what: str) -> None:
+            status.update(f"making the bundle: {what}")
+            if not console.is_terminal:
+                console.print(what, soft_wrap=True)
+
+        out.parent.mkdir(parents=True, exist_ok=True)
+        place = Path(tempfile.mkdtemp(prefix=f".{out.name}.", dir=out.parent))
+        try:
+            options = Options(batch, int8, coreml, version)
+            made = build_bundle(wanted, weights, place / "bundle", options, signer, tell)
+            if out.exists():
+                shutil.rmtree(out)
+            (place / "bundle").rename(out)
+        finally:
+            shutil.rmtree(place, ignore_errors=True)
+        if zipped:
+            tell("zip")
+            write_zip(out, [*made.files, MANIFEST, *([SIGNATURE] if signer else [])])
+    size = sum(entry["bytes"] for entry in made.manifest["files"].values()) / 1e6
+    console.print(f"{out}: bundle {made.id[:12]}, version {version}, {size:.1f} MB", highlight=False)
+    if signer is None:
+        console.print(
+            "It is not signed: anybody could have made it. Sign with --key, from: pocketfed keys PREFIX"
+        )
+    console.print(f"Next: pocketfed verify {out}" + (f" --key {key}.pub" if key else ""), soft_wrap=True)
+
+
+def write_zip(folder: Path, names: list[str]) -> Path:
+    """The files of a folder as `folder`.zip; the same files give the same bytes."""
+    import io
+    import zipfile
+
+    from pocketfed.core.atomic import write_atomically
+
+    content = io.BytesIO()
+    with zipfile.ZipFile(content, "w", zipfile.ZIP_DEFLATED) as archive:
+        for name in sorted(names):
+            entry = zipfile.ZipInfo(f"{folder.name}/{name}", date_time=(1980, 1, 1, 0, 0, 0))
+            entry.compress_type, entry.external_attr = zipfile.ZIP_DEFLATED, 0o644 << 16
+            archive.writestr(entry, (folder / name).read_bytes())
+    path = folder.with_name(folder.name + ".zip")
+    write_atomically(path, content.getvalue())
+    return path

@@ -1,0 +1,65 @@
+"""`pocketfed verify`."""
+
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.console import Console
+
+
+def verify(
+    folder: Annotated[Path, typer.Argument(metavar="DIR", help="The bundle.")],
+    key: Annotated[
+        Path | None, typer.Option(help="Public key that must have signed it. \\[default: any, or none]")
+    ] = None,
+    signature_only: Annotated[
+        bool, typer.Option("--signature-only", help="Check signature, hashes and files, and run nothing.")
+    ] = False,
+) -> None:
+    """Check that a bundle is whole and signed, and that every program does what eager PyTorch does.
+
+    Core ML packages are run operator by operator in PyTorch, once exactly and once rounded as they declare; that is
+    no proof of what Apple's compiler makes of them. Ends with 0 if all is well, with 1 if a program disagrees.
+
+    Examples:
+
+        pocketfed verify bundle --key release.pub
+
+        pocketfed verify bundle --signature-only --key release.pub
+    """
+    console = Console()
+    with console.status("starting") as status:
+        from rich.table import Table
+
+        from pocketfed.core.bundle import read_bundle
+        from pocketfed.core.signing import read_verifying_key
+
+        trusted = None if key is None else read_verifying_key(key)
+        bundle = read_bundle(folder, trusted)
+        signed = f"signed by {trusted.fingerprint}" if trusted else "signature not checked (give --key)"
+        console.print(
+            f"{folder}: bundle {bundle.id[:12]}, version {bundle.version}, {len(bundle.files)} files, {signed}",
+            highlight=False,
+            soft_wrap=True,
+        )
+        if signature_only:
+            return
+        from pocketfed.simulator.verification import BOUNDS, verify_programs
+
+        rows = list(verify_programs(bundle, lambda name: status.update(f"running {name}")))
+    table = Table("what", "precision", "largest error", "at most", "")
+    former = ""
+    for row in rows:
+        if row.program != former:
+            table.add_section()
+            table.add_row(f"[bold]{row.program}[/bold]")
+        former = row.program
+        table.add_row(
+            f"  {row.what}", row.precision, f"{row.error:.1e}", f"{BOUNDS[row.precision]:.0e}",
+            "ok" if row.agrees else "[red]disagrees[/red]",
+        )  # fmt: skip
+    console.print(table)
+    console.print("Errors are shares of the largest magnitude of eager PyTorch's result.")
+    if not all(row.agrees for row in rows):
+        sys.exit(1)

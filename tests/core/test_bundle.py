@@ -1,0 +1,149 @@
+"""A bundle is whole, signed and itself, or it is refused with a sentence that says why."""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from pocketfed.core.bundle import (
+    MANIFEST,
+    SIGNATURE,
+    Bundle,
+    Contents,
+    copy_bundle,
+    read_bundle,
+    write_bundle,
+)
+from pocketfed.core.errors import BundleError, SignatureError
+from pocketfed.core.layout import Layout, Role, Slice
+from pocketfed.core.modality import Modality
+from pocketfed.core.program_spec import Input, ProgramSpec
+from pocketfed.core.signing import SigningKey, make_signing_key
+
+LAYOUT = Layout((Slice("backbone.w", (6,), Role.BACKBONE, 0),))
+SPEC = ProgramSpec(6, 6, 4, {Modality.PHOTO: Input((2,), "uint8", 1)}, mixed=False, layout=LAYOUT.digest)
+FILES = {"train.pte": b"learning", "embed.pte": b"embedding", "Embed.mlpackage/Data/model": b"core ml"}
+
+
+def contents(version: int = 1, files: dict[str, bytes] = FILES) -> Contents:
+    weights = np.linspace(0, 1, 6, dtype=np.float32)
+    return Contents(SPEC, LAYOUT, weights, "rounds = 3\n", files, {"backbone": "tiny"}, version)
+
+
+@pytest.fixture(scope="module")
+def key(tmp_path_factory: pytest.TempPathFactory) -> SigningKey:
+    return make_signing_key(tmp_path_factory.mktemp("keys") / "release")
+
+
+@pytest.fixture
+def signed(tmp_path: Path, key: SigningKey) -> Bundle:
+    return write_bundle(tmp_path / "bundle", contents(), key)
+
+
+def test_what_was_written_is_read(signed: Bundle, key: SigningKey) -> None:
+    again = read_bundle(signed.folder, key.public)
+    assert again == signed
+    assert (again.spec, again.version, again.manifest["backbone"]) == (SPEC, 1, "tiny")
+    assert np.array_equal(again.weights, np.linspace(0, 1, 6, dtype=np.float32))
+    assert again.read_layout() == LAYOUT
+    assert again.program == b"learning"
+
+
+def test_the_same_contents_give_the_same_bytes(tmp_path: Path, key: SigningKey) -> None:
+    first, second = (write_bundle(tmp_path / name, contents(), key) for name in "ab")
+    assert first.id == second.id
+    for name in (*first.files, MANIFEST, SIGNATURE):
+        assert (first.folder / name).read_bytes() == (second.folder / name).read_bytes()
+
+
+def swap(folder: Path) -> None:
+    (folder / "train.pte").rename(folder / "other")
+    (folder / "embed.pte").rename(folder / "train.pte")
+    (folder / "other").rename(folder / "embed.pte")
+
+
+def raise_version(folder: Path) -> None:
+    manifest = json.loads((folder / MANIFEST).read_text())
+    (folder / MANIFEST).write_text(json.dumps({**manifest, "version": 9}, indent=2))
+
+
+MUTATIONS: dict[str, tuple[Callable[[Path], object], str]] = {
+    "a file is gone": (lambda f: (f / "embed.pte").unlink(), r"embed\.pte cannot be read"),
+    "a file too many": (lambda f: (f / "extra.pte").write_bytes(b""), r"extra\.pte is in no manifest"),
+    "a hidden file": (lambda f: (f / ".x").write_bytes(b""), r"\.x is in no manifest"),
+    "one too many in a package": (lambda f: (f / "Embed.mlpackage" / "x").write_bytes(b""), "is in no manifest"),
+    "two programs swapped": (swap, r"embed\.pte is not the file that the manifest describes"),
+    "the manifest edited": (raise_version, "changed after it was signed"),
+    "the manifest gone": (lambda f: (f / MANIFEST).unlink(), "is no bundle"),
+    "not signed": (lambda f: (f / SIGNATURE).unlink(), "is not signed"),
+    "the signature damaged": (lambda f: (f / SIGNATURE).write_text("ed25519 x"), "signature is damaged"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("mutation", MUTATIONS)
+def test_every_change_is_refused_with_words_of_its_own(
+    mutation: str, signed: Bundle, key: SigningKey
+) -> None:
+    change, message = MUTATIONS[mutation]
+    change(signed.folder)
+    with pytest.raises(BundleError, match=message):
+        read_bundle(signed.folder, key.public)
+
+
+def test_another_key(signed: Bundle, tmp_path: Path) -> None:
+    stranger = make_signing_key(tmp_path / "stranger")
+    with pytest.raises(SignatureError, match="cannot be trusted: it was signed by the key"):
+        read_bundle(signed.folder, stranger.public)
+
+
+@given(data=st.data())
+def test_no_byte_of_any_file_changes_unnoticed(
+    tmp_path_factory: pytest.TempPathFactory, key: SigningKey, data: st.DataObject
+) -> None:
+    bundle = write_bundle(tmp_path_factory.mktemp("flip"), contents(), key)
+    name = data.draw(st.sampled_from([*bundle.files, MANIFEST, SIGNATURE]))
+    content = bytearray((bundle.folder / name).read_bytes())
+    position = data.draw(st.integers(0, len(content) - 1))
+    content[position] ^= 1 << data.draw(st.integers(0, 7))
+    (bundle.folder / name).write_bytes(content)
+    with pytest.raises(BundleError):
+        read_bundle(bundle.folder, key.public)
+
+
+@pytest.mark.parametrize("name", ["../secret", "/etc/passwd", "a/../../b", "manifest.json"])
+def test_paths_that_lead_elsewhere(name: str, signed: Bundle) -> None:
+    manifest = json.loads((signed.folder / MANIFEST).read_text())
+    manifest["files"][name] = manifest["files"]["train.pte"]
+    (signed.folder / MANIFEST).write_text(json.dumps(manifest))
+    with pytest.raises(BundleError, match="is no path in a bundle"):
+        read_bundle(signed.folder)
+
+
+def test_another_format_says_what_to_do(signed: Bundle) -> None:
+    manifest = json.loads((signed.folder / MANIFEST).read_text())
+    (signed.folder / MANIFEST).write_text(json.dumps({**manifest, "format": 1}))
+    with pytest.raises(BundleError, match="has format 1, this version reads 2; make the bundle anew"):
+        read_bundle(signed.folder)
+
+
+def test_writing_over_a_bundle_leaves_nothing_of_it(signed: Bundle, key: SigningKey) -> None:
+    (signed.folder / ".train.pte.abc").write_bytes(b"half")  # of a process that was killed
+    smaller = write_bundle(signed.folder, contents(2, {"train.pte": b"newer"}))
+    assert smaller.version == 2
+    assert not (signed.folder / SIGNATURE).exists()
+    assert read_bundle(signed.folder).files == (
+        "config.toml",
+        "layout.json",
+        "train.pte",
+        "weights.safetensors",
+    )
+
+
+def test_a_copy_is_the_same_bundle(signed: Bundle, tmp_path: Path, key: SigningKey) -> None:
+    copy = copy_bundle(signed, tmp_path / "copy")
+    assert copy.id == signed.id
+    assert read_bundle(tmp_path / "copy", key.public).files == signed.files
