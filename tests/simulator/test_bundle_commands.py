@@ -1,0 +1,174 @@
+"""keys, bundle, inspect and verify, as typed, on a small network with small captures."""
+
+import dataclasses
+import json
+import shutil
+import zipfile
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from pocketfed.core.bundle import Contents, read_bundle, write_bundle
+from pocketfed.core.signing import make_signing_key, read_signing_key
+from pocketfed.export.mil.operators import OPERATORS
+from pocketfed.simulator.bundling import Options, build_bundle
+from pocketfed.simulator.config import Config, build_config
+from tests.conftest import Shown
+from tests.simulator.capture_folders import make_captures
+
+Run = Callable[..., Shown]
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """With a key, photos, a configuration, and the bundle that was made from them."""
+    folder = tmp_path_factory.mktemp("bundles")
+    make_signing_key(folder / "release")
+    make_captures(folder / "captures", 60)
+    build_bundle(
+        config(folder),
+        None,
+        folder / "made",
+        Options(version=3),
+        read_signing_key(folder / "release"),
+        said.append,
+    )
+    return folder
+
+
+said: list[str] = []
+
+
+def config(folder: Path) -> Config:
+    captures = {"photos": str(folder / "captures" / "photos"), "side": 16}
+    return build_config({"captures": captures, "learning": {"batch": 4}})
+
+
+@pytest.fixture
+def made(folder: Path, tmp_path: Path) -> Path:
+    """A copy that a test may spoil."""
+    shutil.copytree(folder / "made", tmp_path / "made")
+    return tmp_path / "made"
+
+
+def test_a_bundle_has_what_an_app_needs(folder: Path) -> None:
+    bundle = read_bundle(folder / "made", read_signing_key(folder / "release").public)
+    assert bundle.version == 3
+    programs = bundle.manifest["programs"]
+    assert list(programs) == ["train.pte", "embed_photo.pte", "embed_photo_int8.pte", "EmbedPhoto.mlpackage"]
+    step = programs["train.pte"]["methods"]["step_photo"]
+    assert [value["name"] for value in step["inputs"]] == [
+        "weights", "state", "weights that the round began with", "photo captures", "photo noise", "hyper",
+    ]  # fmt: skip
+    assert step["inputs"][3] == {"name": "photo captures", "shape": [4, 16, 16, 3], "dtype": "uint8"}
+    assert bundle.manifest["noise"]["photo"][:2] == ["area", "aspect"]
+    assert bundle.manifest["hyper"][0] == "learning_rate"
+    assert bundle.manifest["captures"]["photo"]["unit"] == "sRGB, 0 to 255"
+    assert set(bundle.manifest["made_with"]) == {"executorch", "torch", "torchao", "coremltools"}
+    assert "Core ML for photos" in said
+
+
+def test_inspect(folder: Path, pocketfed: Run) -> None:
+    shown = pocketfed("inspect", folder / "made")
+    assert shown.code == 0
+    for expected in (
+        "version 3",
+        "step_photo",
+        "1 XNNPACK",
+        "int8",
+        "EmbedPhoto.mlpackage",
+        "takes captures RGB",
+    ):
+        assert expected in shown.out
+    found = json.loads(pocketfed("inspect", folder / "made", "--json").out)
+    assert {row["file"]: row["slow"] for row in found["programs"]}["train.pte"] == []
+    small = pocketfed("inspect", folder / "made", "--max-mb", "0.1")
+    assert small.code == 1
+    assert "more than 0.1; leave out what the app does not need" in small.err
+
+
+def test_verify_compares_every_program(folder: Path, pocketfed: Run) -> None:
+    shown = pocketfed("verify", folder / "made", "--key", folder / "release.pub")
+    assert shown.code == 0, shown.out
+    assert shown.out.count("ok") == 8  # loss, weights, state, features; two inferences; exact and declared
+    assert "signed by" in shown.out
+    quick = pocketfed("verify", folder / "made", "--signature-only")
+    assert quick.code == 0
+    assert "signature not checked" in quick.out
+    assert "ok" not in quick.out
+
+
+def test_programs_with_other_weights_inside_disagree(folder: Path, tmp_path: Path, pocketfed: Run) -> None:
+    bundle = read_bundle(folder / "made")
+    files = {
+        name: (bundle.folder / name).read_bytes()
+        for name in bundle.files
+        if "/" in name or name.endswith("pte")
+    }
+    about = {name: bundle.manifest[name] for name in ("programs", "backbone", "features", "optimiser")}
+    config = (bundle.folder / "config.toml").read_text()
+    other = Contents(bundle.spec, bundle.read_layout(), -bundle.weights, config, files, about)
+    write_bundle(tmp_path / "other", other)
+    shown = pocketfed("verify", tmp_path / "other")
+    assert shown.code == 1
+    assert shown.out.count("disagrees") == 4  # the three that have weights inside, one of them twice
+    kinds = {**about["programs"], "train.pte": {"runtime": "abacus"}}
+    write_bundle(tmp_path / "other", dataclasses.replace(other, about={**about, "programs": kinds}))
+    shown = pocketfed("verify", tmp_path / "other")
+    assert (shown.code, "is for 'abacus'" in shown.err) == (2, True)
+
+
+def test_a_program_that_does_not_run_is_named(
+    made: Path, pocketfed: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delitem(OPERATORS, "conv")
+    shown = pocketfed("verify", made)
+    assert shown.code == 2
+    assert "EmbedPhoto.mlpackage does not run (the operator 'conv'" in shown.err
+    (made / "train.pte").write_bytes(b"")
+    assert "train.pte is not the file that the manifest describes" in pocketfed("verify", made).err
+
+
+def test_the_command_makes_it_signs_it_and_zips_it(folder: Path, tmp_path: Path, pocketfed: Run) -> None:
+    (tmp_path / "c.toml").write_text(
+        f'[captures]\nphotos = "{folder}/captures/photos"\nside = 16\n[learning]\nbatch = 4\n'
+    )
+    out = tmp_path / "new" / "bundle"
+    arguments = ["bundle", tmp_path / "c.toml", "--out", out, "--no-int8", "--no-coreml", "--zip"]
+    shown = pocketfed(*arguments, "--key", folder / "release", "--version", 4)
+    assert shown.code == 0, shown.err
+    bundle = read_bundle(out, read_signing_key(folder / "release").public)
+    assert list(bundle.manifest["programs"]) == ["train.pte", "embed_photo.pte"]
+    with zipfile.ZipFile(out.with_name("bundle.zip")) as archive:
+        archive.extractall(tmp_path / "unpacked")
+    assert read_bundle(tmp_path / "unpacked" / "bundle").id == bundle.id
+    again = pocketfed(*arguments)
+    assert (again.code, "exists; add --force to replace it" in again.err) == (2, True)
+    unsigned = pocketfed(*arguments, "--force")
+    assert unsigned.code == 0
+    assert "It is not signed" in unsigned.out
+    assert np.array_equal(read_bundle(out).weights, bundle.weights)
+    assert not [path for path in out.parent.iterdir() if path.name.startswith(".")]
+
+
+def test_mistakes_cost_nothing_that_is_there(folder: Path, tmp_path: Path, pocketfed: Run) -> None:
+    (tmp_path / "thesis").mkdir()
+    (tmp_path / "thesis" / "chapter.tex").write_text("years of work")
+    shown = pocketfed("bundle", "--out", tmp_path / "thesis", "--force")
+    assert (shown.code, "exists; choose another folder" in shown.err) == (2, True)
+    assert (tmp_path / "thesis" / "chapter.tex").exists()
+    shown = pocketfed("bundle", folder / "made" / "config.toml", "--from", folder, "--out", tmp_path / "b")
+    assert (shown.code, "give CONFIG or --from, not both" in shown.err) == (2, True)
+    shown = pocketfed("bundle", "--backbone", "nobody", "--out", tmp_path / "b")
+    assert (shown.code, "no such backbone" in shown.err) == (2, True)
+    assert not (tmp_path / "b").exists()
+
+
+def test_keys(tmp_path: Path, pocketfed: Run) -> None:
+    shown = pocketfed("keys", tmp_path / "release")
+    assert shown.code == 0
+    assert "Fingerprint: " in shown.out
+    again = pocketfed("keys", tmp_path / "release")
+    assert (again.code, "exists; a key that has been used is not replaced" in again.err) == (2, True)
