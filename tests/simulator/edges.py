@@ -15,9 +15,9 @@ class Edge(Server):
     """An edge of the server at `above`."""
 
     def __init__(
-        self, state: Path, bundle: Path, above: str, config: Config | None = None, enrolled_only: bool = False
+        self, state: Path, bundle: Path, above: str, config: Config | None = None, port: int = 0
     ) -> None:
-        super().__init__(state, bundle, config, enrolled_only=enrolled_only)
+        super().__init__(state, bundle, config, port=port)
         self.upstream = Upstream(above, state / HOME)
         self.scoreboard = Scoreboard(None, self.run.config.deployment.deadline)
 
