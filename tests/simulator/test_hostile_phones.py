@@ -31,12 +31,11 @@ from pocketfed.server.outcome import Kind
 from pocketfed.server.roster import Roster
 from pocketfed.server.rounds import run_rounds
 from pocketfed.server.terms import Rounds, Terms
-from pocketfed.simulator.door import ENVELOPE
+from pocketfed.simulator.door import largest_answer
 from tests.server.loopback import rogue, send, serving
 from tests.simulator.deployed import (
     FEW,
     LAYOUT,
-    SIZE,
     START,
     Diary,
     Server,
@@ -92,7 +91,7 @@ def test_any_bytes_on_any_route_leave_the_server_as_it_was(tmp_path: Path, clien
                 409,
                 412,
             )
-        most = 2 * (4 * SIZE + ENVELOPE)
+        most = 2 * largest_answer(FedAvg(), LAYOUT)
         for route in ROUTES:
             assert post(client, server.url + route, key, bytes(most + 1)) == 413
         phones[0].go_on()
