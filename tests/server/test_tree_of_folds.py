@@ -213,6 +213,13 @@ def test_cosines_have_bounds_of_their_own(normalise: bool) -> None:
     assert fold.updates == 0
 
 
+def test_a_server_optimiser_has_the_bounds_of_the_rule_below_it() -> None:
+    begun, _ = case(round_number=9)
+    over = build_aggregator("fedadam", {"over": "ldawa-normalised"})
+    assert factors_of(over, begun, 1000) == (-1.0, 1.0)
+    assert factors_of(build_aggregator("fedavgm"), begun, 1000) == (0.0, 1000.0)
+
+
 def test_only_an_edge_may_send_a_fold() -> None:
     begun, updates = case()
     part = folded(FedAvg(), begun, updates).part()

@@ -38,6 +38,7 @@ from pocketfed.core.plan import Update
 from pocketfed.server.aggregators.aggregator import Aggregator, Broadcast, GlobalModel
 from pocketfed.server.aggregators.registry import build_aggregator
 from pocketfed.server.aggregators.room import check_room
+from pocketfed.server.aggregators.tree import factors_of
 
 Rate = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 Decay = Annotated[float, Field(ge=0, lt=1)]
@@ -99,6 +100,10 @@ class ServerOptimiser(ABC):
     def add(self, state: Any, update: Update) -> Any:
         """See `Aggregator`."""
         return self.inner.add(state, update)
+
+    def factors(self, begun: Broadcast, most_examples: int) -> tuple[float, float]:
+        """See `Bounded`: those of the rule below."""
+        return factors_of(self.inner, begun, most_examples)
 
     def merge(self, first: Any, second: Any) -> Any:
         """See `Aggregator`."""
