@@ -201,6 +201,20 @@ def test_enrolments_are_understood(tmp_path: Path, monkeypatch: pytest.MonkeyPat
         assert run(words, monkeypatch) == (2 if "KEY.pub" in words else 0)
 
 
+def test_bundles(captures: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The page's commands in order, with a small network and without the programs that take long."""
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "configs").mkdir()
+    (tmp_path / "configs" / "demo.toml").write_text(
+        f'[captures]\nside = 16\nphotos = "{captures}/photos"\n[learning]\nbatch = 4\n'
+    )
+    page = [shlex.split(command)[1:] for command in _commands_of(REPOSITORY / "docs" / "bundles.md")]
+    assert {words[0] for words in page} == {"keys", "bundle", "inspect", "verify"}
+    for words in page:
+        less = ["--no-int8", "--no-coreml"] if words[0] == "bundle" else []
+        assert run([*words, *less], monkeypatch) == 0, words
+
+
 def test_make_targets_exist() -> None:
     targets = set(re.findall(r"^([a-z-]+):", (REPOSITORY / "Makefile").read_text(), flags=re.MULTILINE))
     used = {word for command in commands() if command.startswith("make ") for word in command.split()[1:]}

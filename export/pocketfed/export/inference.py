@@ -7,7 +7,6 @@ The function is that of `learning_step.embedding`. Where the learning step must 
 because its weights change with every call, this program has XNNPACK's convolutions, and parallel linear branches fused.
 """
 
-import copy
 from collections.abc import Iterator
 from typing import Any, Literal, TypeAlias
 
@@ -17,11 +16,11 @@ from numpy.typing import NDArray
 from torch import Tensor, fx, nn
 from torch.export import ExportedProgram
 
-from pocketfed.core.backbones.folding import can_fuse, fuse
 from pocketfed.core.errors import ExportError
 from pocketfed.core.learning_step import embed_method
 from pocketfed.core.learning_task import LearningTask
 from pocketfed.core.modality import Modality
+from pocketfed.export.bound import bound_backbone
 from pocketfed.export.constant_operands import constants_on_the_right
 from pocketfed.export.delegation import count_operators
 from pocketfed.export.executorch import Program, exported_program, exporting, finish
@@ -84,10 +83,7 @@ class _Embedding(nn.Module):
         view = task.views[modality]
         front = lower(lambda captures: (view.plain(view.front(captures)),), (blank,))
         self.front = constants_on_the_right(front)
-        encoder = copy.deepcopy(task.encoder)
-        task.layout.load(encoder, torch.from_numpy(weights.copy()))
-        backbone = encoder.backbone.requires_grad_(False).eval()
-        self.backbone = fuse(backbone) if can_fuse(backbone) else backbone
+        self.backbone = bound_backbone(task, weights)
 
     def forward(self, captures: Tensor) -> tuple[Tensor]:
         """See the class."""

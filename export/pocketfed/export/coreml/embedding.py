@@ -4,7 +4,6 @@ The front end computes in float32, since the logarithm of a quiet sound does not
 in half precision, which is what Apple's accelerators have.
 """
 
-import copy
 from collections.abc import Sequence
 from typing import Any
 
@@ -16,6 +15,7 @@ from torch.export import ExportedProgram
 
 from pocketfed.core.learning_task import LearningTask
 from pocketfed.core.modality import Modality
+from pocketfed.export.bound import bound_backbone
 from pocketfed.export.coreml.convert import convert, exported
 from pocketfed.export.quiet import coremltools
 
@@ -32,9 +32,7 @@ class _Embedding(nn.Module):
     def __init__(self, task: LearningTask, weights: NDArray[np.float32], modality: Modality) -> None:
         super().__init__()
         self.modality, self.view = modality, task.views[modality]
-        encoder = copy.deepcopy(task.encoder)
-        task.layout.load(encoder, torch.from_numpy(weights.copy()))
-        self.backbone = encoder.backbone.requires_grad_(False).eval()
+        self.backbone = bound_backbone(task, weights)
 
     def forward(self, captures: Tensor) -> Tensor:
         """See the class."""

@@ -1,0 +1,22 @@
+"""A backbone with weights inside, in its form for inference; every inference program begins with it."""
+
+import copy
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import nn
+
+from pocketfed.core.backbones.folding import can_fuse, fuse
+from pocketfed.core.learning_task import LearningTask
+
+
+def bound_backbone(task: LearningTask, weights: NDArray[np.float32]) -> nn.Module:
+    """The task's backbone with these weights (float32 [layout.size]), frozen, parallel linear branches fused.
+
+    It maps float32 [n, 3, height, width] to [n, features].
+    """
+    encoder = copy.deepcopy(task.encoder)
+    task.layout.load(encoder, torch.from_numpy(weights.copy()))
+    backbone = encoder.backbone.requires_grad_(False).eval()
+    return fuse(backbone) if can_fuse(backbone) else backbone
