@@ -1,4 +1,4 @@
-"""FASSL's selection: for each downstream task, the best global model so far is kept (Rehman et al., 2024).
+"""FASSL's selection: for each downstream task, the best global model so far is kept (arXiv 2402.02889).
 
 A task is a modality and a way to judge it, `sound-knn` for one. After each round that was evaluated, the model is kept
 for those tasks in which it is better than every one before, as `checkpoints/best-TASK.safetensors`, a copy of the
