@@ -46,7 +46,7 @@ def decoded(update: Update, base: Broadcast, travel: Travel) -> Update:
         weights = decode(update.packed, layout)
     except ValueError as error:
         raise UpdateRejected(str(error)) from error
-    with np.errstate(over="ignore"):  # what is not finite, the guard refuses
+    with np.errstate(over="ignore", invalid="ignore"):  # what is not finite, the guard refuses
         weights[: layout.trained] += base.weights[: layout.trained]
     return replace(update, weights=weights, packed=None)
 
