@@ -1,5 +1,6 @@
 """The guard before every fold: nothing that a phone sends may stop or poison a run."""
 
+import math
 from dataclasses import dataclass
 
 import numpy as np
@@ -7,6 +8,7 @@ import numpy as np
 from pocketfed.core.errors import UpdateRejected
 from pocketfed.core.plan import Update
 from pocketfed.server.aggregators import Broadcast
+from pocketfed.server.aggregators.aggregator import distance
 
 
 @dataclass(frozen=True)
@@ -57,11 +59,9 @@ class Guard:
         for modality, seen in update.seen.items():
             if not 0 <= seen <= update.examples:
                 raise UpdateRejected(f"{seen} {modality}s among {update.examples} examples")
-        if not np.isfinite(weights).all():
+        change, reference = distance(weights, begun.weights), begun.norm
+        if not math.isfinite(change):
             raise UpdateRejected("weights are not finite")
-        # In float64: the square of a finite float32 may not be finite.
-        change = np.linalg.norm(weights.astype(np.float64) - begun.weights)
-        reference = np.linalg.norm(begun.weights.astype(np.float64))
         if change > self.furthest * reference:
             raise UpdateRejected(
                 f"weights moved by {change:.3g}, more than {self.furthest:g} times their norm {reference:.3g}"

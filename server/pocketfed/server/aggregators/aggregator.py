@@ -1,7 +1,9 @@
 """What an aggregator is: a fold over updates, with memory O(model) whatever the number of phones."""
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Protocol, TypeVar
 
 import numpy as np
@@ -12,6 +14,20 @@ from pocketfed.core.plan import Update
 
 Memory = Mapping[str, NDArray[np.float32]]
 """What a rule keeps from one round to the next, by name; a checkpoint holds it beside the weights."""
+
+
+BLOCK = 1 << 15
+"""Weights that are worked on at a time, so that a core's cache holds them: 128 kB of float32, 256 kB of float64."""
+
+
+def distance(first: NDArray[np.float32], second: NDArray[np.float32]) -> float:
+    """|first - second| of two float32 [p], summed up in float64; not finite if and only if one of them is not."""
+    square = 0.0
+    for start in range(0, len(first), BLOCK):
+        difference = first[start : start + BLOCK].astype(np.float64)
+        difference -= second[start : start + BLOCK]
+        square += float(difference @ difference)
+    return math.sqrt(square)
 
 
 @dataclass(frozen=True)
@@ -42,6 +58,11 @@ class Broadcast:
     layout: Layout
     round: int
     memory: Memory = field(default_factory=dict)
+
+    @cached_property
+    def norm(self) -> float:
+        """Of the weights, in float64."""
+        return distance(self.weights, np.zeros_like(self.weights))
 
 
 class Fold(Protocol):

@@ -12,13 +12,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pocketfed.core.plan import Update
-from pocketfed.server.aggregators.aggregator import Broadcast
+from pocketfed.server.aggregators.aggregator import BLOCK, Broadcast
 
 GROUP = 8
 """Updates that wait to be added: the memory of a fold is that of its sums and of so many models."""
-
-BLOCK = 1 << 15
-"""Weights that are worked on at a time: 128 kB of each update, 256 kB of sums."""
 
 Waiting = list[tuple[NDArray[np.float32], tuple[float, ...]]]
 """Weights of updates, and the factor of each sum."""
