@@ -23,7 +23,7 @@ def test_every_mistake_is_reported_at_once_with_its_value() -> None:
         )  # fmt: skip
     text = str(caught.value)
     for expected in (
-        "rounds", "(got 0)", "aggregator: no such aggregator; choose one of: fedavg", "colour: there is no such key",
+        "rounds", "(got 0)", "aggregator: no such aggregator; choose one of: fedadagrad", "colour: there is no such key",
         "fleet.alpha", "(got -1)", "fleet.phone: there is no such key", "learning.backbone: no such backbone",
         "learning.batch", "(got 7)", "captures.seconds: must be a multiple of 0.01",
         "fleet.sounds_only: photos_only and sounds_only add up to more than 1",
