@@ -73,7 +73,9 @@ def test_the_run_folder_holds_what_is_promised(finished: Path) -> None:
     for record in (records[0], records[2]):
         assert all(0 <= record[measure][m] <= 1 for measure in ("knn", "probe") for m in ("photo", "sound"))
     assert "knn" not in records[1]
-    assert len(list((finished / "checkpoints").iterdir())) == 3
+    checkpoints = {path.stem for path in (finished / "checkpoints").iterdir()}
+    best = {f"best-{m}-{measure}" for m in ("photo", "sound") for measure in ("knn", "probe")}
+    assert checkpoints == {"round-00000", "round-00001", "round-00002"} | best
     assert "<svg" in (finished / "report.html").read_text()
     assert not np.array_equal(weights_of(finished, 0), weights_of(finished, 1))
 

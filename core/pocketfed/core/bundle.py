@@ -207,6 +207,7 @@ def copy_bundle(bundle: Bundle, folder: Path) -> Bundle:
     names = [*bundle.files, MANIFEST]
     if (bundle.folder / SIGNATURE).exists():
         names.insert(-1, SIGNATURE)
+    _clear(folder, keep=set(bundle.files))
     for name in names:
         _write(folder / name, (bundle.folder / name).read_bytes())
     return read_bundle(folder)
