@@ -65,12 +65,19 @@ class FleetGrid(RunGrid):
 
     def pull_messages(self, message_ids: Iterable[str]) -> Iterable[Message]:
         """The answers to these messages that are here, each once; none to a message that has expired."""
+        return list(self._arrived(message_ids))
+
+    def _arrived(self, message_ids: Iterable[str]) -> Iterator[Message]:
+        """Each is decoded when it is asked for: decoded ones take twice the memory."""
         self._forget({key for key, sent in self._sent.items() if has_expired(sent)})
         wanted = self._sent.keys() & set(message_ids)
         until = time.monotonic() + UPLOAD_PATIENCE
         for envelope, objects in self._fleet.answers(wanted - self._uploads.keys()):
             self._uploads[envelope.metadata.reply_to_message_id] = _Upload(envelope, objects, until)
-        return [reply for key in wanted & self._uploads.keys() if (reply := self._take(key)) is not None]
+        for key in wanted & self._uploads.keys():
+            # Whoever takes them may pull others, or forget some, between two of them.
+            if key in self._uploads and (reply := self._take(key)) is not None:
+                yield reply
 
     def send_and_receive(
         self, messages: Iterable[Message], *, timeout: float | None = None
@@ -83,11 +90,12 @@ class FleetGrid(RunGrid):
             while open_ids and time.monotonic() < until and not self._stopping():
                 open_ids &= self._sent.keys()
                 alike = [key for key, sent in self._sent.items() if sent.metadata.message_type in kinds]
-                replies = self.pull_messages(alike)
-                for reply in replies:
+                came = False
+                for reply in self._arrived(alike):
+                    came = True
                     open_ids.discard(reply.metadata.reply_to_message_id)
                     yield reply
-                if not replies:
+                if not came:
                     time.sleep(POLL)
         finally:
             if not self._keep_late:

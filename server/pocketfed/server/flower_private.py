@@ -3,6 +3,7 @@
 tests/server/test_flower_private.py says what has changed when a new Flower breaks it.
 """
 
+import asyncio
 import math
 import threading
 import time
@@ -79,6 +80,12 @@ KINDS = ("Message", "RecordDict", "ConfigRecord", "MetricRecord")
 
 LONGEST_REASON = 300
 """Characters."""
+
+MOST_UNDER_WAY = 32
+"""Answers that are being pushed, or wait to be folded, beyond which a phone that offers one waits."""
+
+WAIT_FOR_OTHERS = 10.0
+"""Seconds that it waits at most: others may be slow, or never come to an end."""
 
 LOOK_AT_ALL = 2.0
 """Seconds between two looks at all that was asked, for phones that have gone without an answer."""
@@ -413,6 +420,7 @@ class _BoundedStore(InMemoryObjectStore):
         self._roots: dict[str, str] = {}  # of objects that phones push: the answer that named them first
         self._bytes: dict[str, int] = {}  # by root: pushed so far
         self._offers: dict[str, set[str]] = {}  # by instruction that is out: answers that were offered
+        self._under_way: set[str] = set()  # answers that are being pushed, or wait to be folded
 
     def preregister(self, run_id: int, object_tree: ObjectTree) -> list[str]:
         nodes = list(islice(iterate_object_tree(object_tree), MOST_OBJECTS + 1))
@@ -427,6 +435,8 @@ class _BoundedStore(InMemoryObjectStore):
             self._check_children(nodes)
             missing = super().preregister(run_id, object_tree)
             self._roots.update(dict.fromkeys(new, object_tree.object_id))
+            if object_tree.object_id not in self._offers:
+                self._under_way.add(object_tree.object_id)
             return missing
 
     def _check_children(self, nodes: Sequence[ObjectTree]) -> None:
@@ -452,6 +462,7 @@ class _BoundedStore(InMemoryObjectStore):
         with self.lock_store:
             super().delete(object_id)
             if object_id not in self.store:
+                self._under_way.discard(object_id)
                 self._roots.pop(object_id, None)
                 self._bytes.pop(object_id, None)
 
@@ -461,6 +472,7 @@ class _BoundedStore(InMemoryObjectStore):
             self._roots.clear()
             self._bytes.clear()
             self._offers.clear()
+            self._under_way.clear()
 
     def expect(self, instruction: str) -> None:
         """An instruction goes out; until it is freed, what is offered to it is noted."""
@@ -475,6 +487,11 @@ class _BoundedStore(InMemoryObjectStore):
                 if len(offers) == MOST_OFFERS and answer not in offers:
                     raise _refused("too many answers to one message")
                 offers.add(answer)
+
+    @property
+    def is_busy(self) -> bool:
+        """Whether so many answers are under way that others should wait."""
+        return len(self._under_way) >= MOST_UNDER_WAY
 
     def offered(self, instructions: set[str]) -> set[str]:
         """Those of these instructions to which an answer was offered."""
@@ -516,7 +533,12 @@ async def _answer_errors(request: Request, call_next: RequestResponseEndpoint) -
         except DatabaseError as error:
             raise HTTPException(503, "The server's database cannot be used now.") from error
 
-    return await http_error_translator(request, sorted_out)
+    try:
+        return await http_error_translator(request, sorted_out)
+    finally:
+        # A connection keeps the state of its last request, which would be an update for each phone.
+        if hasattr(request.state, "protobuf_request"):
+            del request.state.protobuf_request
 
 
 def _without_a_thread(dependency: Callable[[Request], Any]) -> Callable[[Request], Awaitable[Any]]:
@@ -535,7 +557,7 @@ def _of_run(message: Message, run: Run) -> None:
 
 
 async def _check_answer(request: Request) -> None:
-    """An answer is one message, from the node that brings it, with the tree of its own objects."""
+    """An answer is one message, from the node that brings it, with the tree of its own objects. It waits for others."""
     asked = getattr(request.state, "protobuf_request", None)
     if isinstance(asked, PushMessagesRequest):
         if len(asked.messages_list) != 1 or len(asked.message_object_trees) != 1:
@@ -547,6 +569,9 @@ async def _check_answer(request: Request) -> None:
             raise _refused("an answer from no time")  # the database would keep NULL
         objects = get_linkstate(request).object_store
         assert isinstance(objects, _BoundedStore)
+        until = time.monotonic() + WAIT_FOR_OTHERS
+        while objects.is_busy and time.monotonic() < until:
+            await asyncio.sleep(0.05)
         objects.offer(metadata.reply_to_message_id, metadata.message_id)
 
 

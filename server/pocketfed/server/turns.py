@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import Collection
+from contextlib import AsyncExitStack
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
@@ -14,19 +15,19 @@ class Turns:
 
     A request that waits is not read beyond what the connection holds anyway, and nothing has been prepared for it. An
     answer is handed over in pieces, so that a turn lasts until the phone has taken nearly all of it. Slow phones hold
-    up nobody for long: a request that has waited for `patience` goes ahead.
+    up nobody for long: after `longest` seconds a turn is the next one's, and the slow phone goes on without.
     """
 
-    def __init__(self, app: ASGIApp, paths: Collection[str], most: int = 16, patience: float = 5.0) -> None:
+    def __init__(self, app: ASGIApp, paths: Collection[str], most: int = 16, longest: float = 5.0) -> None:
         """Wrap an application.
 
         Args:
             app: ASGI.
             paths: of the requests that take turns.
             most: requests at a time.
-            patience: seconds that a request waits for its turn at most.
+            longest: seconds that a turn lasts at most.
         """
-        self._app, self._paths, self._patience = app, frozenset(paths), patience
+        self._app, self._paths, self._longest = app, frozenset(paths), longest
         self._free = asyncio.Semaphore(most)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -34,19 +35,24 @@ class Turns:
         if scope["type"] != "http" or scope["path"] not in self._paths:
             await self._app(scope, receive, send)
             return
-        has_turn = await self._wait()
-        try:
+        async with AsyncExitStack() as stack:
+            await self._free.acquire()
+            turn = _Turn(self._free)
+            stack.callback(turn.end)
+            stack.callback(asyncio.get_running_loop().call_later(self._longest, turn.end).cancel)
             await self._app(scope, receive, _in_pieces(send))
-        finally:
-            if has_turn:
-                self._free.release()
 
-    async def _wait(self) -> bool:
-        try:
-            async with asyncio.timeout(self._patience):
-                return await self._free.acquire()
-        except TimeoutError:
-            return False
+
+class _Turn:
+    """Ends once, by its request or by its time."""
+
+    def __init__(self, free: asyncio.Semaphore) -> None:
+        self._free, self._is_over = free, False
+
+    def end(self) -> None:
+        if not self._is_over:
+            self._is_over = True
+            self._free.release()
 
 
 def _in_pieces(send: Send) -> Send:
