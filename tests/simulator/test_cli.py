@@ -79,7 +79,7 @@ def unknown_keys(folder: Path) -> list[object]:
         (empty_sound, ["nothing.wav"]),
         (lambda folder: ["--photos", album(folder / "few", 20)], ["fewer than a batch of 32"]),
         (unknown_keys, ["colour: there is no such key", "fleet.phone: there is no such key", "fleet.alpha"]),
-        (lambda folder: ["--alpha", "0", "--aggregator", "median"], ["fleet.alpha", "no such aggregator"]),
+        (lambda folder: ["--alpha", "0", "--aggregator", "mode"], ["fleet.alpha", "no such aggregator"]),
         (foreign_run, ["another version of pocketfed"]),
         (lambda folder: ["--resume", folder], ["no run folder"]),
         (lambda folder: ["--resume", folder, "--rounds", 3], ["leave the other options out"]),

@@ -151,7 +151,7 @@ def test_a_phone_that_never_returns_costs_its_round_the_patience_and_no_worker()
     """Two of them, even: there are two workers."""
     begun = time.monotonic()
     outcomes = run({0: "hang", 4: "hang"}, rounds=3, patience=4.0)
-    assert time.monotonic() - begun < 20
+    assert time.monotonic() - begun < 60
     assert [(f.phone, f.reason) for f in outcomes[1].failures] == [
         (phone, "no answer in time") for phone in (0, 4)
     ]
