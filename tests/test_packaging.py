@@ -26,8 +26,9 @@ def test_every_import_is_a_declared_dependency() -> None:
         "protobuf": "google",
         "prometheus-client": "prometheus_client",
     }
-    # Ray comes with the extra `ray`, through Flower; the others with `peers`, or as docs/bench.md says.
-    optional = {"ray", "onnx", "onnxruntime", "MNN", "tensorflow"}
+    # Ray comes with the extra `ray`, through Flower; the accountant with `privacy`; the others with `peers`, or as
+    # docs/bench.md says.
+    optional = {"ray", "dp_accounting", "onnx", "onnxruntime", "MNN", "tensorflow"}
     declared = {modules.get(name, name) for name in names} | {"pocketfed"} | optional
     declared |= set(sys.stdlib_module_names)
     for part in PARTS:
