@@ -109,7 +109,7 @@ def test_programs_with_other_weights_inside_disagree(folder: Path, tmp_path: Pat
     }
     about = {name: bundle.manifest[name] for name in ("programs", "backbone", "features", "optimiser")}
     config = (bundle.folder / "config.toml").read_text()
-    other = Contents(bundle.spec, bundle.read_layout(), -bundle.weights, config, files, about)
+    other = Contents(bundle.spec, bundle.read_layout(), np.roll(bundle.weights, 1), config, files, about)
     write_bundle(tmp_path / "other", other)
     shown = pocketfed("verify", tmp_path / "other")
     assert shown.code == 1
