@@ -1,7 +1,5 @@
 """The number of threads: chosen by measurement, without a say in the results."""
 
-import json
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -14,9 +12,8 @@ from pocketfed.core.learning_task import LearningTask
 from pocketfed.core.modality import Modality
 from pocketfed.core.program_spec import ProgramSpec, program_spec
 from pocketfed.export.program import task_program
-from pocketfed.mobile_client import threads
 from pocketfed.mobile_client.runtime import ExecutorchRuntime
-from pocketfed.mobile_client.threads import fastest_threads, use_remembered_threads
+from pocketfed.mobile_client.threads import fastest_threads
 from tests.conftest import random_inputs
 
 
@@ -44,31 +41,6 @@ def test_the_winner_is_the_one_whose_slowest_step_is_fastest(
         monkeypatch.setattr("time.perf_counter", lambda runtime=runtime: runtime.now)
         assert fastest_threads(runtime, spec, [2, 1]) == winner  # type: ignore[arg-type]
         assert runtime.threads == winner
-
-
-def test_it_is_tried_out_once_for_a_program_and_a_machine(
-    small_task: LearningTask, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    spec, record = program_spec(small_task, mixed=False), tmp_path / "home" / "threads"
-    costs = {1: {"photo": 3, "sound": 4}, 2: {"photo": 2, "sound": 3}, 4: {"photo": 9, "sound": 9}}
-
-    def used(program: str, cores: int) -> tuple[int, bool]:
-        """The number of threads, and whether steps were run to find it."""
-        runtime = Clocked(spec, costs)
-        monkeypatch.setattr("time.perf_counter", lambda: runtime.now)
-        monkeypatch.setattr(threads, "cores", lambda: cores)
-        found = use_remembered_threads(record, program, runtime, spec)  # type: ignore[arg-type]
-        assert runtime.threads in (found, 0)
-        return found, runtime.now > 0
-
-    assert used("a", 2) == (2, True)
-    assert used("a", 2) == (2, False)
-    assert used("b", 2) == (2, True)
-    assert used("b", 4) == (1, True)
-    assert used("b", 1) == (1, False)  # nothing to choose from
-    for damage in (b"", b"[1]", b"{}", json.dumps({"program": "b", "cores": 2, "threads": 7}).encode()):
-        record.write_bytes(damage)
-        assert used("b", 2) == (2, True)
 
 
 class Clocked:

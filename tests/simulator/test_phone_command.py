@@ -33,9 +33,7 @@ SPEC = ProgramSpec(3, 3, 4, {Modality.PHOTO: Input((2,), "uint8", 1)}, mixed=Fal
 class Adder:
     """A runtime whose step adds one to every weight."""
 
-    def __init__(self, program: bytes, threads: int) -> None: ...
-
-    def use_threads(self, count: int) -> None: ...
+    def __init__(self, program: bytes) -> None: ...
 
     def run(self, method: str, inputs: Sequence[Array]) -> tuple[Array, ...]:
         theta, state = inputs[:2]
@@ -109,7 +107,7 @@ def test_a_phone_answers_a_round_and_ends(
         assert text in (tmp_path / "home" / "log").read_text()
     assert all(line[2] == ":" for line in shown.out.splitlines())  # each begins with the time
     assert sorted(path.name for path in (tmp_path / "home").iterdir()) == [
-        "journal", "key", "key.pub", "lock", "log", "node.json", "threads",
+        "journal", "key", "key.pub", "lock", "log", "node.json",
     ]  # fmt: skip
 
 

@@ -4,18 +4,13 @@ More is often slower: a small network's step is hundreds of short operators, and
 threads to begin and to end. Results do not depend on the number, to the last bit.
 """
 
-import json
 import statistics
 import time
 from collections.abc import Sequence
-from contextlib import suppress
-from pathlib import Path
 
 import numpy as np
 
-from pocketfed.core.atomic import write_atomically
 from pocketfed.core.hyper import Hyper
-from pocketfed.core.processors import cores
 from pocketfed.core.program_spec import ProgramSpec
 from pocketfed.mobile_client.runtime import Array, ExecutorchRuntime
 
@@ -23,32 +18,6 @@ TURNS = 5
 """Steps per candidate that count; the first ones, which allocate, do not."""
 
 WARM_UP = 2
-
-
-def use_remembered_threads(record: Path, program: str, runtime: ExecutorchRuntime, spec: ProgramSpec) -> int:
-    """Run on one thread or on all cores, whichever is faster; it is tried out once and then remembered.
-
-    Args:
-        record: file of what was found. It counts for the same program on as many cores; otherwise, or if it cannot
-            be read, all is tried out again and written down.
-        program: what tells the program from others.
-        runtime: of the program.
-        spec: of the program.
-    """
-    candidates = sorted({1, cores()})
-    records = [{"program": program, "cores": candidates[-1], "threads": count} for count in candidates]
-    known = None
-    with suppress(OSError, ValueError):
-        known = json.loads(record.read_text())
-    if known in records:
-        threads = candidates[records.index(known)]
-        runtime.use_threads(threads)
-        return threads
-    threads = fastest_threads(runtime, spec, candidates) if len(candidates) > 1 else 1
-    with suppress(OSError):  # then it is tried out again next time
-        record.parent.mkdir(parents=True, exist_ok=True)
-        write_atomically(record, json.dumps(records[candidates.index(threads)]).encode())
-    return threads
 
 
 def fastest_threads(runtime: ExecutorchRuntime, spec: ProgramSpec, candidates: Sequence[int]) -> int:

@@ -21,7 +21,6 @@ from pocketfed.mobile_client.flower.work import Work
 from pocketfed.mobile_client.gate import Gate
 from pocketfed.mobile_client.runtime import ExecutorchRuntime
 from pocketfed.mobile_client.taking_part import Own
-from pocketfed.mobile_client.threads import use_remembered_threads
 from pocketfed.server.messages import failure
 from pocketfed.simulator.commands.phone import app_version
 from pocketfed.simulator.flower_settings import Settings
@@ -78,6 +77,5 @@ def open_phone(node_config: Mapping[str, Any]) -> Work:
     parts = read_bundle(bundle)
     store = CaptureStore(captures, parts.spec, home)
     runtime = ExecutorchRuntime(parts.program)
-    use_remembered_threads(Home(home).threads, parts.id, runtime, parts.spec)
     own = Own.of(parts, Home(home).memory)
     return Work(number, parts.spec, runtime, store, gate, app_version(), gate.charging, own=own)

@@ -8,13 +8,12 @@ from pocketfed.core.learning_step import methods
 from pocketfed.core.learning_task import LearningTask, learning_task
 from pocketfed.core.modality import Modality
 from pocketfed.core.optimisers import choose_optimiser
-from pocketfed.core.processors import cores
 from pocketfed.core.program_spec import ProgramSpec, program_spec
 from pocketfed.core.views import PhotoView, SoundView, View
 from pocketfed.mobile_client.runtime import ExecutorchRuntime, Runtime, TorchRuntime
 from pocketfed.mobile_client.threads import fastest_threads
 from pocketfed.simulator.config import Config, build_config, read_toml, to_toml
-from pocketfed.simulator.workers import workers_of
+from pocketfed.simulator.workers import cores, workers_of
 
 
 def recorded(config: Config) -> list[Modality]:

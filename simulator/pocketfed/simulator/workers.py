@@ -1,7 +1,13 @@
 """Worker processes and the cores they share."""
 
-from pocketfed.core.processors import cores
+import os
+
 from pocketfed.simulator.config import Config
+
+
+def cores() -> int:
+    """Processors that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def workers_of(config: Config) -> int:

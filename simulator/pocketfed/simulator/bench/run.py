@@ -14,13 +14,13 @@ from typing import Any, Protocol
 import numpy as np
 
 from pocketfed.core.errors import BenchmarkError
-from pocketfed.core.processors import cores
 from pocketfed.export.inference import export_inference
 from pocketfed.export.inspection import inspect_program
 from pocketfed.export.program import export_program
 from pocketfed.simulator.bench.contest import Contest
 from pocketfed.simulator.bench.subject import WEIGHTS, Subject, captures_of, views_method
 from pocketfed.simulator.program import save_program
+from pocketfed.simulator.workers import cores
 
 CALIBRATION = 128
 """Captures that an int8 program is calibrated on."""
