@@ -5,8 +5,6 @@ touched, in `_ShallowSource`.
 """
 
 import gc
-import logging
-import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -26,6 +24,7 @@ from pocketfed.export.delegation import (
     refuse_slow,
 )
 from pocketfed.export.edge_dialect import edge_program, idle_program, is_plain
+from pocketfed.export.quiet import unwarned
 from pocketfed.export.xnnpack_passes import passes_in_place
 
 Method = tuple[torch.nn.Module, tuple[Tensor, ...]]
@@ -170,14 +169,11 @@ class _ShallowSource(traceback.NodeSource):
 @contextmanager
 def exporting() -> Iterator[None]:
     """While this is open, ExecuTorch's exporter can be imported and used without warnings and without idle work."""
-    quiet, collecting = logging.root.manager.disable, gc.isenabled()
-    logging.disable(logging.WARNING)
+    collecting = gc.isenabled()
     gc.disable()
     try:
-        with warnings.catch_warnings(), patch.object(traceback, "NodeSource", _ShallowSource):
-            warnings.simplefilter("ignore")
+        with unwarned(), patch.object(traceback, "NodeSource", _ShallowSource):
             yield
     finally:
-        logging.disable(quiet)
         if collecting:
             gc.enable()

@@ -1,4 +1,4 @@
-"""coremltools without its noise: bars, warnings about versions, notes of what is missing off a Mac."""
+"""Exporters without their noise; coremltools' is bars, warnings about versions, notes of what is missing off a Mac."""
 
 import contextlib
 import functools
@@ -10,16 +10,23 @@ from typing import Any
 
 
 @contextlib.contextmanager
-def quiet() -> Iterator[None]:
-    """Nothing that is logged, warned of or written to the error stream inside is shown; errors are raised as ever."""
+def unwarned() -> Iterator[None]:
+    """Nothing that is logged or warned of inside is shown, up to warnings; errors are raised as ever."""
     before = logging.root.manager.disable
     logging.disable(logging.WARNING)
     try:
-        with warnings.catch_warnings(), contextlib.redirect_stderr(io.StringIO()):
+        with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             yield
     finally:
         logging.disable(before)
+
+
+@contextlib.contextmanager
+def quiet() -> Iterator[None]:
+    """As `unwarned`, and nothing that is written to the error stream is shown either."""
+    with unwarned(), contextlib.redirect_stderr(io.StringIO()):
+        yield
 
 
 @functools.cache

@@ -26,9 +26,9 @@ from pocketfed.server.exchange import Clock
 from pocketfed.server.fold import Fold
 from pocketfed.server.history import History
 from pocketfed.server.messages import pack_instruction
-from pocketfed.server.outcome import Failure, Kind, Outcome, RoundWatcher
+from pocketfed.server.outcome import Failure, Kind, Outcome, RoundWatcher, reasons_of
 from pocketfed.server.roster import Roster
-from pocketfed.server.rounds import wait_for_phones
+from pocketfed.server.rounds import one_by_one, wait_for_phones
 from pocketfed.server.terms import Rounds
 
 
@@ -62,16 +62,11 @@ def run_buffered(
     assert rounds.buffered is not None
     check_room(rounds.aggregator, rounds.buffered.updates, rounds.layout)
     crew = Crew(grid, roster, rounds.buffered.concurrency, rounds.terms.deadline, rounds.seed)
-    history = History(rounds.staleness.longest + 1)
-    for number in numbers:
-        begun = rounds.begin(model, number)
-        history = history.begin(number, begun.weights)
-        outcome = _until_it_counts(grid, rounds, roster, crew, begun, history, watcher, stopping)
-        if outcome is None:
-            break
-        model = rounds.complete(outcome.model, model)
-        watcher.finished(replace(outcome, model=model))
-    return model
+
+    def play(begun: Broadcast, history: History) -> Outcome | None:
+        return _until_it_counts(grid, rounds, roster, crew, begun, history, watcher, stopping)
+
+    return one_by_one(rounds, model, numbers, watcher, play)
 
 
 def _until_it_counts(
@@ -104,9 +99,8 @@ def _until_it_counts(
             return version.fold.outcome(version.asked, clock.seconds, clock.phases, attempt)
         failures = version.fold.failures
         watcher.abandoned(begun.round, attempt, failures)
-    reasons = "; ".join(dict.fromkeys(failure.reason for failure in failures))[:300]
     raise NoPhonesError(
-        f"round {begun.round} was begun {terms.attempts} times and never had {enough} updates ({reasons}); "
+        f"round {begun.round} was begun {terms.attempts} times and never had {enough} updates ({reasons_of(failures)}); "
         "go on when more phones answer, or lower the quorum or the buffer"
     )
 

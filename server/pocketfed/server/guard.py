@@ -1,11 +1,13 @@
 """The guard before every fold: nothing that a phone sends may stop or poison a run."""
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
 
 from pocketfed.core.errors import UpdateRejected
+from pocketfed.core.modality import Modality
 from pocketfed.core.plan import Update
 from pocketfed.server.aggregators import Broadcast
 from pocketfed.server.aggregators.aggregator import distance
@@ -51,11 +53,7 @@ class Guard:
             )
         if not 1 <= update.examples <= self.most_examples:
             raise UpdateRejected(f"{update.examples} examples, expected 1 to {self.most_examples}")
-        for modality, loss in update.loss.items():
-            if not abs(loss) <= self.highest_loss:  # also true of a loss that is no number
-                raise UpdateRejected(
-                    f"the loss of {modality} is {loss:g}, expected at most {self.highest_loss:g}"
-                )
+        self.check_losses(update.loss)
         for modality, seen in update.seen.items():
             if not 0 <= seen <= update.examples:
                 raise UpdateRejected(f"{seen} {modality}s among {update.examples} examples")
@@ -67,3 +65,15 @@ class Guard:
                 f"weights moved by {change:.3g}, more than {self.furthest:g} times their norm {reference:.3g}"
             )
         return update
+
+    def check_losses(self, losses: Mapping[Modality, float]) -> None:
+        """Nothing, if they are losses that a step can have.
+
+        Raises:
+            UpdateRejected: one is too far from zero, or no number.
+        """
+        for modality, loss in losses.items():
+            if not abs(loss) <= self.highest_loss:  # also true of a loss that is no number
+                raise UpdateRejected(
+                    f"the loss of {modality} is {loss:g}, expected at most {self.highest_loss:g}"
+                )

@@ -75,11 +75,7 @@ def check_part(part: Part, begun: Broadcast, rule: Aggregator[Any], guard: Guard
 def _check_counts(part: Part, guard: Guard) -> None:
     if not 1 <= part.updates <= guard.most_phones:
         raise UpdateRejected(f"a fold of {part.updates} updates, expected 1 to {guard.most_phones}")
-    for modality, loss in part.loss.items():
-        if not abs(loss) <= guard.highest_loss:  # also true of a loss that is no number
-            raise UpdateRejected(
-                f"the loss of {modality} is {loss:g}, expected at most {guard.highest_loss:g}"
-            )
+    guard.check_losses(part.loss)
     for modality, seen in part.seen.items():
         if not 0 <= seen <= part.updates * guard.most_examples:
             raise UpdateRejected(f"{seen} {modality}s in {part.updates} updates")
@@ -101,7 +97,6 @@ def _check_distance(
     furthest: float,
 ) -> None:
     """See the module's docstring; `total` is [p], `weight` and `mass` are [slices]."""
-    reference = float(np.linalg.norm(begun.weights.astype(np.float64)))
     squares = np.zeros(len(weight))
     with np.errstate(over="ignore", invalid="ignore"):  # what overflows is too far
         for i, part in enumerate(begun.layout.slices):
@@ -110,9 +105,9 @@ def _check_distance(
             squares[i] = far @ far
         whole = bool((mass == mass[0]).all())
         moved = np.sqrt(squares.sum(keepdims=True) if whole else squares)
-        allowed = SLACK * furthest * reference * (mass[:1] if whole else mass)
+        allowed = SLACK * furthest * begun.norm * (mass[:1] if whole else mass)
     if not (moved <= allowed).all():  # also where it is no number
         raise UpdateRejected(
-            f"sums are {moved.max():.3g} from the weights that the round began with, whose norm is {reference:.3g}: "
+            f"sums are {moved.max():.3g} from the weights that the round began with, whose norm is {begun.norm:.3g}: "
             f"more than {furthest:g} times that for each update"
         )

@@ -1,6 +1,6 @@
 """What a round came to, and who is told."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Protocol
@@ -52,6 +52,11 @@ class Failure:
     def count(self) -> int:
         """How many updates did not count."""
         return self.behind or 1
+
+
+def reasons_of(failures: Iterable[Failure], longest: int = 300) -> str:
+    """Why updates did not count, each reason once, in at most so many characters."""
+    return "; ".join(dict.fromkeys(failure.reason for failure in failures))[:longest]
 
 
 @dataclass(frozen=True)

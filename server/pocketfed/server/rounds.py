@@ -19,7 +19,7 @@ from pocketfed.core.errors import NoPhonesError
 from pocketfed.server.aggregators import Broadcast, GlobalModel, check_room
 from pocketfed.server.exchange import Clock, exchange
 from pocketfed.server.history import History
-from pocketfed.server.outcome import Failure, Outcome, RoundWatcher
+from pocketfed.server.outcome import Failure, Outcome, RoundWatcher, reasons_of
 from pocketfed.server.roster import Roster
 from pocketfed.server.terms import Rounds, Terms, sample_cohort
 
@@ -53,11 +53,26 @@ def run_rounds(
     Raises:
         NoPhonesError: too few phones came, or too few of them answered, again and again.
     """
+
+    def play(begun: Broadcast, history: History) -> Outcome | None:
+        return _until_it_counts(grid, rounds, roster, begun, history, watcher, stopping)
+
+    return one_by_one(rounds, model, numbers, watcher, play)
+
+
+def one_by_one(
+    rounds: Rounds,
+    model: GlobalModel,
+    numbers: Iterable[int],
+    watcher: RoundWatcher,
+    play: Callable[[Broadcast, History], Outcome | None],
+) -> GlobalModel:
+    """Begin each round with the model of the one before, and tell the watcher what it came to; `play` gives None to stop."""
     history = History(rounds.staleness.longest + 1)
     for number in numbers:
         begun = rounds.begin(model, number)
         history = history.begin(number, begun.weights)
-        outcome = _until_it_counts(grid, rounds, roster, begun, history, watcher, stopping)
+        outcome = play(begun, history)
         if outcome is None:
             break
         model = rounds.complete(outcome.model, model)
@@ -94,10 +109,9 @@ def _until_it_counts(
             return fold.outcome(len(cohort), clock.seconds, clock.phases, attempt)
         failures = fold.failures
         watcher.abandoned(begun.round, attempt, failures)
-    reasons = "; ".join(dict.fromkeys(failure.reason for failure in failures))[:300]
     raise NoPhonesError(
         f"round {begun.round} was begun {rounds.terms.attempts} times and never reached its quorum of "
-        f"{rounds.terms.quorum:.0%} ({reasons}); go on when more phones answer, or lower the quorum"
+        f"{rounds.terms.quorum:.0%} ({reasons_of(failures)}); go on when more phones answer, or lower the quorum"
     )
 
 

@@ -27,7 +27,7 @@ from pocketfed.server.exchange import Clock, exchange
 from pocketfed.server.flower_private import DatabaseError
 from pocketfed.server.fold import Fold
 from pocketfed.server.history import History
-from pocketfed.server.outcome import RoundWatcher
+from pocketfed.server.outcome import RoundWatcher, reasons_of
 from pocketfed.server.roster import Roster, version_of
 from pocketfed.server.rounds import wait_for_phones
 from pocketfed.server.terms import Rounds, sample_cohort
@@ -142,7 +142,7 @@ class EdgeWork:
         needed = max(1, math.ceil(terms.quorum * wanted))
         if fold.fresh < needed:
             self._watcher.abandoned(plan.round, attempt, fold.failures)
-            reasons = "; ".join(dict.fromkeys(failure.reason for failure in fold.failures))[:200]
+            reasons = reasons_of(fold.failures, longest=200)
             raise NoPhonesError(
                 f"{fold.fresh} of {needed} phones behind this edge server answered ({reasons})"
             )
