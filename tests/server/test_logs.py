@@ -25,7 +25,7 @@ def test_json_lines_have_fields() -> None:
         log.info(
             "round %s",
             "finished",
-            extra={"round": 7, "loss": float("nan"), "folder": Path("x"), "level": "mine"},
+            extra={"round": 7, "loss": float("nan"), "folder": Path("x"), "level": "mine", "_rays": 1},
         )
     (line,) = lines(stream.getvalue())
     assert line.pop("time").endswith("+00:00")

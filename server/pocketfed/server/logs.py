@@ -52,8 +52,12 @@ class LogFormat(StrEnum):
 
 
 def fields_of(record: logging.LogRecord) -> dict[str, Any]:
-    """The extras of a record."""
-    return {name: value for name, value in record.__dict__.items() if name not in _STANDARD}
+    """The extras of a record, without what other packages attach to every record of the process (Ray does)."""
+    return {
+        name: value
+        for name, value in record.__dict__.items()
+        if name not in _STANDARD and not name.startswith("_")
+    }
 
 
 class JsonLines(logging.Formatter):
