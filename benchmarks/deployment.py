@@ -102,7 +102,7 @@ def run(folder: Path, phones: int) -> None:
                 words = [
                     POCKETFED, "phone", "--server", url, "--ca", str(certs / "ca.pem"), "--number", str(number),
                     "--bundle", str(state / "bundle"), "--captures", str(folder / "captures" / str(number)),
-                    "--home", str(home),
+                    "--home", str(home), "--threads", "1",
                 ]  # fmt: skip
                 started.append(subprocess.Popen(words, stdout=out, stderr=subprocess.STDOUT))
         shown = 0

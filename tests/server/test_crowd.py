@@ -9,13 +9,14 @@ from pathlib import Path
 
 import pytest
 from flwr.app import Message, RecordDict
+from flwr.proto.message_pb2 import ObjectTree
 from flwr.supercore import sql_mixin
 from flwr.supercore.constant import SQLITE_PRAGMAS as PRAGMAS
-from flwr.supercore.inflatable.inflatable_object import get_object_tree
+from flwr.supercore.inflatable.inflatable_object import get_object_id, get_object_tree
 from flwr.supercore.state.schema.corestate_models import ObjectPushSession
 from sqlalchemy import func, select
 
-from pocketfed.server.flower_private import Fleet, with_id
+from pocketfed.server.flower_private import MOST_UNDER_WAY, PLACE, Fleet, with_id
 
 CROWD = 24
 
@@ -74,3 +75,27 @@ def test_sessions_of_answers_that_nobody_wants_are_forgotten(tmp_path: Path) -> 
         assert offer == (False, [])
     assert sessions(fleet) == 0
     fleet.end_run()
+
+
+def test_only_so_many_answers_are_under_way(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """However many phones offer theirs at once; a place is free when its answer is deleted, or stands still."""
+    clock = [100.0]
+    monkeypatch.setattr("time.monotonic", lambda: clock[0])
+    objects = Fleet(tmp_path / "fleet.db", 1000)._objects
+    moving = RecordDict().deflate()
+    second = get_object_id(moving)
+    first, late, later, *others = (f"{number:064x}" for number in range(MOST_UNDER_WAY + 1))
+    answers = [first, second, *others, late, later]
+    assert [objects.has_place(answer) for answer in answers] == [True] * MOST_UNDER_WAY + [False] * 2
+    assert objects.has_place(first)  # it keeps its own
+    objects.delete(first)
+    assert objects.has_place(late)
+    assert not objects.has_place(later)
+    clock[0] += PLACE - 1
+    objects.preregister(1, ObjectTree(object_id=second))
+    objects.put(second, moving)
+    clock[0] += 2
+    assert objects.has_place(later)  # those that stood still have lost theirs
+    assert all(objects.has_place(f"{number:064x}") for number in range(1000, 998 + MOST_UNDER_WAY))
+    assert not objects.has_place(first)
+    assert objects.has_place(second)

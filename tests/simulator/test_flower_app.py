@@ -189,7 +189,7 @@ def test_a_stock_run_counts_a_supernode_and_a_phone_in_every_round(
         "--disable-runtime-dependency-installation",
     )  # fmt: skip
     processes.wait("SuperLink", lambda: answers(link), 60)
-    mine = settings(bundle=bundle.folder, captures=captures[0], home=tmp_path / "node", number=0)
+    mine = settings(bundle=bundle.folder, captures=captures[0], home=tmp_path / "node", number=0, threads=1)
     processes.start(
         "supernode", "flower-supernode", "--insecure", "--superlink", f"127.0.0.1:{link}", "--host", "127.0.0.1",
         "--port", node, "--node-config", mine,
@@ -264,6 +264,7 @@ def test_a_supernode_takes_part_in_small_updates_and_remembers(tmp_path: Path) -
         os.utime(path, (0, 0))  # a phone waits until a file is no longer written
     mine = {
         "bundle": str(bundle.folder), "captures": str(captures[0]), "home": str(tmp_path / "home"), "number": 0,
+        "threads": 1,
     }  # fmt: skip
     travel = Travel((Role.BACKBONE,), up=Format.INT8)
     layout = bundle.read_layout().part(travel.roles)

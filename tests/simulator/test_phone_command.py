@@ -33,7 +33,7 @@ SPEC = ProgramSpec(3, 3, 4, {Modality.PHOTO: Input((2,), "uint8", 1)}, mixed=Fal
 class Adder:
     """A runtime whose step adds one to every weight."""
 
-    def __init__(self, program: bytes) -> None: ...
+    def __init__(self, program: bytes, threads: int) -> None: ...
 
     def run(self, method: str, inputs: Sequence[Array]) -> tuple[Array, ...]:
         theta, state = inputs[:2]
@@ -65,7 +65,7 @@ def parts(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
 
 @pytest.fixture
 def flags(tmp_path: Path) -> list[object]:
-    return ["--bundle", tmp_path, "--captures", tmp_path, "--home", tmp_path / "home"]
+    return ["--bundle", tmp_path, "--captures", tmp_path, "--home", tmp_path / "home", "--threads", 1]
 
 
 def ask_when_online(server: SuperLink) -> threading.Thread:

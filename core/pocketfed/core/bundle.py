@@ -88,10 +88,15 @@ class Bundle:
         """Paths of everything but the manifest and its signature."""
         return tuple(self.manifest["files"])
 
+    @property
+    def program_file(self) -> Path:
+        """`train.pte`."""
+        return self.folder / PROGRAM
+
     @cached_property
     def program(self) -> bytes:
-        """`train.pte`."""
-        return (self.folder / PROGRAM).read_bytes()
+        """Content of `train.pte`."""
+        return self.program_file.read_bytes()
 
     @cached_property
     def weights(self) -> NDArray[np.float32]:

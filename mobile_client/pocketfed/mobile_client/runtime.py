@@ -48,24 +48,23 @@ class ExecutorchRuntime:
     def __init__(self, program: bytes, threads: int = 1) -> None:
         """Load a program.
 
+        Args:
+            program: a `.pte`.
+            threads: that every program of this process runs on from now on. With more than one, no program may have
+                run before: ExecuTorch would wait for ever in its next step.
+
         Raises:
             ProgramError: the bytes are no ExecuTorch program.
         """
         self._bytes = program  # the runtime reads from this memory as long as it lives
         bindings = import_runtime()
         with native_stderr_hidden():
-            self._reset_threads = bindings._unsafe_reset_threadpool
-            self._reset_threads(threads)
+            bindings._unsafe_reset_threadpool(threads)
             try:
                 self._module = bindings._load_for_executorch_from_buffer(program)
                 self._module.method_names()  # loading is lazy; this reads the header
             except RuntimeError as error:
                 raise ProgramError(f"the program cannot be loaded: {error}") from error
-
-    def use_threads(self, count: int) -> None:
-        """Run on this many threads from now on, as does every other program in this process."""
-        with native_stderr_hidden():
-            self._reset_threads(count)
 
     def run(self, method: str, inputs: Sequence[Array]) -> tuple[Array, ...]:
         """See `Runtime`."""

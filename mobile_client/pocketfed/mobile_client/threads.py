@@ -4,50 +4,84 @@ More is often slower: a small network's step is hundreds of short operators, and
 threads to begin and to end. Results do not depend on the number, to the last bit.
 """
 
-import statistics
-import time
-from collections.abc import Sequence
+import json
+import subprocess
+import sys
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from pathlib import Path
 
-import numpy as np
-
-from pocketfed.core.hyper import Hyper
+from pocketfed.core.atomic import write_atomically
+from pocketfed.core.errors import ProgramError
+from pocketfed.core.processors import cores
 from pocketfed.core.program_spec import ProgramSpec
-from pocketfed.mobile_client.runtime import Array, ExecutorchRuntime
+from pocketfed.mobile_client.thread_trial import Trial, to_json, trial_of
 
-TURNS = 5
-"""Steps per candidate that count; the first ones, which allocate, do not."""
+LIMIT = 300.0
+"""Seconds that a trial may take."""
 
-WARM_UP = 2
+Seconds = Callable[[Trial], float]
 
 
-def fastest_threads(runtime: ExecutorchRuntime, spec: ProgramSpec, candidates: Sequence[int]) -> int:
-    """The candidate with the smallest median of the slowest modality's step; the smaller one of equals.
+def remembered_threads(record: Path, program: Path, name: str, spec: ProgramSpec) -> int:
+    """One thread or all cores, whichever is faster; it is tried out once and then remembered.
 
-    The runtime is left with the winner. Takes a few seconds for a network of half a million weights.
+    Args:
+        record: file of what was found. It counts for the same program on as many cores; otherwise, or if it cannot
+            be read, all is tried out again and written down.
+        program: the `.pte`.
+        name: what tells the program from others.
+        spec: of the program.
+
+    Raises:
+        ProgramError: the program cannot be run.
     """
-    medians: dict[int, float] = {}
-    for count in sorted(set(candidates)):
-        runtime.use_threads(count)
-        medians[count] = max(_median(runtime, *_blank_step(spec, i)) for i in range(len(spec.inputs)))
-    winner = min(medians, key=lambda count: (medians[count], count))
-    runtime.use_threads(winner)
-    return winner
+    candidates = sorted({1, cores()})
+    records = [{"program": name, "cores": candidates[-1], "threads": count} for count in candidates]
+    known = None
+    with suppress(OSError, ValueError):
+        known = json.loads(record.read_text())
+    if known in records:
+        return candidates[records.index(known)]
+    threads = fastest_threads(program, spec, candidates)
+    with suppress(OSError):  # then it is tried out again next time
+        record.parent.mkdir(parents=True, exist_ok=True)
+        write_atomically(record, json.dumps(records[candidates.index(threads)]).encode())
+    return threads
 
 
-def _median(runtime: ExecutorchRuntime, method: str, inputs: Sequence[Array]) -> float:
-    times = []
-    for _ in range(WARM_UP + TURNS):
-        began = time.perf_counter()
-        runtime.run(method, inputs)
-        times.append(time.perf_counter() - began)
-    return statistics.median(times[WARM_UP:])
+def seconds_in_a_process(trial: Trial) -> float:
+    """What `thread_trial` measures, in a process of its own.
+
+    Raises:
+        ProgramError: it failed, or took longer than `LIMIT`.
+    """
+    try:
+        done = subprocess.run(
+            [sys.executable, "-m", "pocketfed.mobile_client.thread_trial"],
+            input=to_json(trial), capture_output=True, text=True, timeout=LIMIT, check=True,
+        )  # fmt: skip
+    except subprocess.CalledProcessError as error:
+        why = (error.stderr.strip().splitlines() or [f"exit code {error.returncode}"])[-1]
+        raise ProgramError(f"{trial.program} cannot be tried on {trial.threads} threads: {why}") from error
+    except subprocess.TimeoutExpired as error:
+        raise ProgramError(
+            f"{trial.program} on {trial.threads} threads took longer than {LIMIT:g} s"
+        ) from error
+    return float(done.stdout)
 
 
-def _blank_step(spec: ProgramSpec, index: int) -> tuple[str, list[Array]]:
-    """The step of one modality and inputs for it, without captures' content: it costs the same."""
-    modality, wanted = list(spec.inputs.items())[index]
-    method, size = spec.step([modality])
-    vectors = [np.zeros(length, dtype=np.float32) for length in (spec.weights, spec.state, spec.weights)]
-    captures = np.zeros((size, *wanted.shape), dtype=wanted.dtype)
-    noise = np.full((size, 2, wanted.noise), 0.5, dtype=np.float32)
-    return method, [*vectors, captures, noise, Hyper().vector([size])]
+def fastest_threads(
+    program: Path, spec: ProgramSpec, candidates: Sequence[int], seconds: Seconds = seconds_in_a_process
+) -> int:
+    """The candidate whose slowest step takes the least time; the smaller one of equals.
+
+    Takes a few seconds for each, for a network of half a million weights; none if there is but one.
+
+    Raises:
+        ProgramError: the program cannot be run.
+    """
+    if len(set(candidates)) == 1:
+        return candidates[0]
+    found = {count: seconds(trial_of(program, spec, count)) for count in sorted(set(candidates))}
+    return min(found, key=lambda count: (found[count], count))

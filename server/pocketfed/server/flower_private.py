@@ -82,10 +82,13 @@ LONGEST_REASON = 300
 """Characters."""
 
 MOST_UNDER_WAY = 32
-"""Answers that are being pushed, or wait to be folded, beyond which a phone that offers one waits."""
+"""Answers that have a place: they are being pushed, or wait to be folded. A phone that offers one more waits for one."""
 
-WAIT_FOR_OTHERS = 10.0
-"""Seconds that it waits at most: others may be slow, or never come to an end."""
+WAIT_FOR_A_PLACE = 20.0
+"""Seconds that a call waits at most, before it is answered 503 and comes again; clients hang up after 30."""
+
+PLACE = 15.0
+"""Seconds after which the place of an answer that does not get on is another's."""
 
 LOOK_AT_ALL = 2.0
 """Seconds between two looks at all that was asked, for phones that have gone without an answer."""
@@ -420,7 +423,7 @@ class _BoundedStore(InMemoryObjectStore):
         self._roots: dict[str, str] = {}  # of objects that phones push: the answer that named them first
         self._bytes: dict[str, int] = {}  # by root: pushed so far
         self._offers: dict[str, set[str]] = {}  # by instruction that is out: answers that were offered
-        self._under_way: set[str] = set()  # answers that are being pushed, or wait to be folded
+        self._places: dict[str, float] = {}  # by answer that is under way: until when its place is its own
 
     def preregister(self, run_id: int, object_tree: ObjectTree) -> list[str]:
         nodes = list(islice(iterate_object_tree(object_tree), MOST_OBJECTS + 1))
@@ -435,8 +438,6 @@ class _BoundedStore(InMemoryObjectStore):
             self._check_children(nodes)
             missing = super().preregister(run_id, object_tree)
             self._roots.update(dict.fromkeys(new, object_tree.object_id))
-            if object_tree.object_id not in self._offers:
-                self._under_way.add(object_tree.object_id)
             return missing
 
     def _check_children(self, nodes: Sequence[ObjectTree]) -> None:
@@ -457,12 +458,14 @@ class _BoundedStore(InMemoryObjectStore):
                 raise _refused(f"an answer of {size} bytes; the most is {self._largest}")
             super().put(object_id, object_content)
             self._bytes[root] = size
+            if root in self._places:
+                self._places[root] = time.monotonic() + PLACE
 
     def delete(self, object_id: str) -> None:
         with self.lock_store:
             super().delete(object_id)
             if object_id not in self.store:
-                self._under_way.discard(object_id)
+                self._places.pop(object_id, None)
                 self._roots.pop(object_id, None)
                 self._bytes.pop(object_id, None)
 
@@ -472,7 +475,7 @@ class _BoundedStore(InMemoryObjectStore):
             self._roots.clear()
             self._bytes.clear()
             self._offers.clear()
-            self._under_way.clear()
+            self._places.clear()
 
     def expect(self, instruction: str) -> None:
         """An instruction goes out; until it is freed, what is offered to it is noted."""
@@ -488,10 +491,16 @@ class _BoundedStore(InMemoryObjectStore):
                     raise _refused("too many answers to one message")
                 offers.add(answer)
 
-    @property
-    def is_busy(self) -> bool:
-        """Whether so many answers are under way that others should wait."""
-        return len(self._under_way) >= MOST_UNDER_WAY
+    def has_place(self, answer: str) -> bool:
+        """Whether an answer may be pushed now; then it has a place until it is deleted, or does not get on."""
+        with self.lock_store:
+            moment = time.monotonic()
+            if answer not in self._places and len(self._places) >= MOST_UNDER_WAY:
+                self._places = {other: until for other, until in self._places.items() if until > moment}
+            if answer not in self._places and len(self._places) >= MOST_UNDER_WAY:
+                return False
+            self._places[answer] = moment + PLACE
+            return True
 
     def offered(self, instructions: set[str]) -> set[str]:
         """Those of these instructions to which an answer was offered."""
@@ -569,8 +578,10 @@ async def _check_answer(request: Request) -> None:
             raise _refused("an answer from no time")  # the database would keep NULL
         objects = get_linkstate(request).object_store
         assert isinstance(objects, _BoundedStore)
-        until = time.monotonic() + WAIT_FOR_OTHERS
-        while objects.is_busy and time.monotonic() < until:
+        until = time.monotonic() + WAIT_FOR_A_PLACE
+        while not objects.has_place(metadata.message_id):
+            if time.monotonic() > until:
+                raise HTTPException(503, "Other answers are under way.")
             await asyncio.sleep(0.05)
         objects.offer(metadata.reply_to_message_id, metadata.message_id)
 

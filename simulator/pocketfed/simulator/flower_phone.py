@@ -21,6 +21,7 @@ from pocketfed.mobile_client.flower.work import Work
 from pocketfed.mobile_client.gate import Gate
 from pocketfed.mobile_client.runtime import ExecutorchRuntime
 from pocketfed.mobile_client.taking_part import Own
+from pocketfed.mobile_client.threads import remembered_threads
 from pocketfed.server.messages import failure
 from pocketfed.simulator.commands.phone import app_version
 from pocketfed.simulator.flower_settings import Settings
@@ -72,10 +73,12 @@ def open_phone(node_config: Mapping[str, Any]) -> Work:
     settings = Settings(node_config, WHERE)
     bundle, captures, home = (settings.path(key) for key in ("bundle", "captures", "home"))
     policy, number = settings.optional_path("policy"), settings.number("number")
+    threads = settings.number("threads") if settings.has("threads") else None
     settings.check()
     gate = Gate(policy)
     parts = read_bundle(bundle)
     store = CaptureStore(captures, parts.spec, home)
-    runtime = ExecutorchRuntime(parts.program)
+    threads = threads or remembered_threads(Home(home).threads, parts.program_file, parts.id, parts.spec)
+    runtime = ExecutorchRuntime(parts.program, threads)
     own = Own.of(parts, Home(home).memory)
     return Work(number, parts.spec, runtime, store, gate, app_version(), gate.charging, own=own)

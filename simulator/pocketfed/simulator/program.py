@@ -8,12 +8,13 @@ from pocketfed.core.learning_step import methods
 from pocketfed.core.learning_task import LearningTask, learning_task
 from pocketfed.core.modality import Modality
 from pocketfed.core.optimisers import choose_optimiser
+from pocketfed.core.processors import cores
 from pocketfed.core.program_spec import ProgramSpec, program_spec
 from pocketfed.core.views import PhotoView, SoundView, View
 from pocketfed.mobile_client.runtime import ExecutorchRuntime, Runtime, TorchRuntime
 from pocketfed.mobile_client.threads import fastest_threads
 from pocketfed.simulator.config import Config, build_config, read_toml, to_toml
-from pocketfed.simulator.workers import cores, workers_of
+from pocketfed.simulator.workers import workers_of
 
 
 def recorded(config: Config) -> list[Modality]:
@@ -57,9 +58,7 @@ def save_program(folder: Path, config: Config, task: LearningTask) -> list[str]:
     program = task_program(task, mixed, config.allow_portable)
     (folder / "program.pte").write_bytes(program)
     share = max(1, cores() // workers_of(config))
-    best = 1
-    if share > 1:
-        best = fastest_threads(ExecutorchRuntime(program), program_spec(task, mixed), [1, share])
+    best = fastest_threads(folder / "program.pte", program_spec(task, mixed), [1, share])
     (folder / "threads").write_text(str(best))
     return slow_operators(program)
 

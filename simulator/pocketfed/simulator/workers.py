@@ -1,13 +1,7 @@
 """Worker processes and the cores they share."""
 
-import os
-
+from pocketfed.core.processors import cores
 from pocketfed.simulator.config import Config
-
-
-def cores() -> int:
-    """Processors that this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def workers_of(config: Config) -> int:

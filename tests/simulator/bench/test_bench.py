@@ -1,6 +1,8 @@
 """The benchmark: its figures on a tiny network, its arithmetic, and what it refuses. Nothing here asserts a time."""
 
 import json
+import os
+import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -168,3 +170,25 @@ def test_plots_leave_out_who_refused(tmp_path: Path) -> None:
     }  # fmt: skip
     plot([row, {"label": "x", "refused": "no"}], "title", tmp_path / "plot.svg")
     assert "0.50" in (tmp_path / "plot.svg").read_text()
+
+
+THREADS = """
+import os, torch
+def count(): return len(os.listdir("/proc/self/task"))
+before = count()
+import pocketfed.simulator.bench.child
+print(count() - before)
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="counts threads in /proc")
+def test_the_process_that_is_copied_to_measure_memory_has_started_no_threads() -> None:
+    """PyTorch's threads are not in the copy, which would wait for them for ever."""
+    shown = subprocess.run(
+        [sys.executable, "-c", THREADS],
+        env=os.environ | run.CHILD,
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert shown.stdout.split() == ["0"]

@@ -5,6 +5,7 @@ bundle/       what the phone learns, if it had to be made; captures/, what the s
 node.json     the server's address and this phone's node id there
 journal/      the message at work, see `journal`
 memory/       what the phone remembers of earlier rounds, see `phone_memory`; there only if it has to
+threads       on how many threads a step is fastest, see `mobile_client/threads.py`
 log           what the command printed; `log.1` before that
 lock          held by the one process that may use the folder
 """
@@ -47,6 +48,11 @@ class Home:
     def memory(self) -> Path:
         """Folder of the memory."""
         return self.folder / "memory"
+
+    @property
+    def threads(self) -> Path:
+        """The number of threads that proved fastest."""
+        return self.folder / "threads"
 
     @property
     def log(self) -> Path:

@@ -6,7 +6,7 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-from pocketfed.simulator.workers import cores
+from pocketfed.core.processors import cores
 
 PACKAGES = ("torch", "executorch", "numpy", "timm")
 

@@ -14,13 +14,13 @@ from typing import Any, Protocol
 import numpy as np
 
 from pocketfed.core.errors import BenchmarkError
+from pocketfed.core.processors import cores
 from pocketfed.export.inference import export_inference
 from pocketfed.export.inspection import inspect_program
 from pocketfed.export.program import export_program
 from pocketfed.simulator.bench.contest import Contest
 from pocketfed.simulator.bench.subject import WEIGHTS, Subject, captures_of, views_method
 from pocketfed.simulator.program import save_program
-from pocketfed.simulator.workers import cores
 
 CALIBRATION = 128
 """Captures that an int8 program is calibrated on."""
@@ -217,6 +217,18 @@ def all_threads(asked: int | None) -> tuple[int, ...]:
     return (asked,) if asked else tuple(sorted({1, cores()}))
 
 
+CHILD = {
+    # PyTorch starts no threads while modules are imported: memory is measured in copies of the process, and a copy
+    # waits for ever for threads that it has not. The child asks for its number of threads later.
+    "OMP_NUM_THREADS": "1",
+    # Without these, glibc gives eager PyTorch's activations back after every step and takes them anew, which flatters
+    # ExecuTorch.
+    "MALLOC_MMAP_MAX_": "0",
+    "MALLOC_TRIM_THRESHOLD_": "-1",
+}
+"""Environment of the child."""
+
+
 def run_child(folder: Path, contest: Contest) -> dict[str, Any]:
     """A contest in a fresh process.
 
@@ -224,17 +236,10 @@ def run_child(folder: Path, contest: Contest) -> dict[str, Any]:
         BenchmarkError: the process failed, or took too long.
     """
     command = [sys.executable, "-m", "pocketfed.simulator.bench.child", str(folder), contest.to_json()]
-    environment = os.environ | {
-        "OMP_NUM_THREADS": str(contest.threads),
-        # Without these, glibc gives eager PyTorch's activations back after every step and takes them anew,
-        # which flatters ExecuTorch.
-        "MALLOC_MMAP_MAX_": "0",
-        "MALLOC_TRIM_THRESHOLD_": "-1",
-    }
     try:
         finished = subprocess.run(
             command,
-            env=environment, capture_output=True, text=True, timeout=PATIENCE, check=False,
+            env=os.environ | CHILD, capture_output=True, text=True, timeout=PATIENCE, check=False,
         )  # fmt: skip
     except subprocess.TimeoutExpired as error:
         raise BenchmarkError(

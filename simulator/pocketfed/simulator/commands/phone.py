@@ -47,6 +47,13 @@ def phone(
     rounds: Annotated[
         int | None, typer.Option(min=1, help="Stop after so many answered instructions. \\[default: never]")
     ] = None,
+    threads: Annotated[
+        int | None,
+        typer.Option(
+            min=1,
+            help="Threads that a step runs on. \\[default: one or all cores, as the first start finds faster]",
+        ),
+    ] = None,
     insecure: Annotated[
         bool, typer.Option("--insecure", help="Allow http:// to a server that is not this machine.")
     ] = False,
@@ -79,6 +86,7 @@ def phone(
             from pocketfed.mobile_client.gate import Gate
             from pocketfed.mobile_client.runtime import ExecutorchRuntime
             from pocketfed.mobile_client.taking_part import Own
+            from pocketfed.mobile_client.threads import remembered_threads
             from pocketfed.simulator.bundles import open_bundle
             from pocketfed.simulator.phone_log import show_log
 
@@ -95,10 +103,13 @@ def phone(
                 parts = open_bundle(bundle, place.folder / "bundle", status.update)
             quota = quota_mb * 1_000_000
             store = CaptureStore(captures, parts.spec, place.folder / "captures", quota, own=inbox)
-            runtime = ExecutorchRuntime(parts.program)
+            if threads is None:
+                with console.status("trying on how many threads a step is fastest"):
+                    threads = remembered_threads(place.threads, parts.program_file, parts.id, parts.spec)
+            runtime = ExecutorchRuntime(parts.program, threads)
             own = Own.of(parts, place.memory)
             work = Work(name, parts.spec, runtime, store, gate, app_version(), gate.charging, own=own)
-            log.info("phone %d with bundle %s", name, parts.id[:12])
+            log.info("phone %d with bundle %s, threads: %d", name, parts.id[:12], threads)
             # The largest thing that a server sends is the weights.
             limit = 4 * parts.spec.weights + 2**20
             with Caller(server, key, verify=verify, max_answer=limit) as caller:
