@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 
+from rich.box import SIMPLE
 from rich.table import Table
 
 from pocketfed.simulator.bench.run import Row
@@ -20,15 +21,12 @@ class BenchDisplay(OneBar):
         self._progress.advance(self._task)
 
 
-def figures_table(rows: Sequence[Row]) -> Table:
+def times_table(rows: Sequence[Row]) -> Table:
     """Steps, embeddings and inference against eager PyTorch."""
-    table = Table(title="against eager PyTorch, in the same process, in turn")
-    table.add_column("")
-    for column in (
-        "threads", "batch", "median ms", "p95 ms", "eager ms", "ratio", "load ms", "program MB", "arena MB", "peak MB",
-        "eager MB",
-    ):  # fmt: skip
-        table.add_column(column, justify="right")
+    table = _table(
+        "time, ms, against eager PyTorch in the same process, in turn",
+        ("threads", "batch", "median", "p95", "eager", "ratio", "load"),
+    )
     for row in rows:
         ours, theirs = row["executorch"], row["eager"]
         table.add_row(
@@ -38,18 +36,27 @@ def figures_table(rows: Sequence[Row]) -> Table:
             *(f"{value:.3g}" for value in (ours["median_ms"], ours["p95_ms"], theirs["median_ms"])),
             f"[bold]{row['ratio_to_eager']:.2f}[/bold]",
             f"{row['load_ms']:.3g}",
-            *(_megabytes(size) for size in (row["program_bytes"], row["arena_bytes"])),
-            *(_megabytes(contestant["resident_bytes"]) for contestant in (ours, theirs)),
         )
+    return table
+
+
+def sizes_table(rows: Sequence[Row]) -> Table:
+    """Memory of the same, and size of the program that they are in."""
+    table = _table("size, MB", ("threads", "program", "arena", "peak", "eager's peak"))
+    for row in rows:
+        sizes = (
+            row["program_bytes"], row["arena_bytes"], row["executorch"]["resident_bytes"],
+            row["eager"]["resident_bytes"],
+        )  # fmt: skip
+        table.add_row(row["label"], str(row["threads"]), *map(_megabytes, sizes))
     return table
 
 
 def peers_table(rows: Sequence[Row]) -> Table:
     """Training without augmentation, one thread, against other engines."""
-    table = Table(title="training on the same views, one thread")
-    table.add_column("")
-    for column in ("this step ms", "eager ms", "peer ms", "of eager", "of peer"):
-        table.add_column(column, justify="right")
+    table = _table(
+        "training on the same views, one thread", ("step ms", "eager ms", "peer ms", "of eager", "of peer")
+    )
     for row in rows:
         if "refused" not in row:
             times = (row[name]["median_ms"] for name in ("executorch", "eager", row["peer"]))
@@ -65,6 +72,15 @@ def peers_table(rows: Sequence[Row]) -> Table:
 def refusals(rows: Sequence[Row]) -> list[str]:
     """One sentence for each peer that cannot train this network."""
     return [f"{row['peer']} cannot train this network: {row['refused']}" for row in rows if "refused" in row]
+
+
+def _table(title: str, columns: Sequence[str]) -> Table:
+    """One narrow enough for 80 columns."""
+    table = Table(title=title, box=SIMPLE, padding=(0, 1, 0, 0), pad_edge=False)
+    table.add_column("")
+    for column in columns:
+        table.add_column(column, justify="right")
+    return table
 
 
 def _megabytes(size: float | None) -> str:

@@ -84,7 +84,8 @@ def bench(
     title = f"{subject.task.backbone}, {subject.task.layout.size:,} weights"
     compared = [row for row in figures.rows if "peer" in row]
     console.print(title)
-    console.print(show.figures_table([row for row in figures.rows if "peer" not in row]))
+    measured = [row for row in figures.rows if "peer" not in row]
+    console.print(show.times_table(measured), show.sizes_table(measured))
     if any("refused" not in row for row in compared):
         console.print(show.peers_table(compared))
     for line in [f"slow kernel: {line}" for line in figures.slow] + show.refusals(compared):
