@@ -141,6 +141,7 @@ def serve(
     roster = Roster(requirements_of(config, bundle), statuses=known, may_be_edge=allowed)
     keeper = Keeper(run, roster, watcher)
     scoreboard.restore(keeper.records)
+    metrics.restore(keeper.records)
     app = application(fleet, largest, place.enrolled_only, place.page_token, metrics, scoreboard)
     everyone = Everyone(watcher, keeper)
 

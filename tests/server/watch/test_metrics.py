@@ -112,3 +112,13 @@ def test_the_docs_name_every_metric_and_its_type() -> None:
         if family.name.startswith("pocketfed_") and not family.name.endswith("_created")
     }
     assert documented == exposed
+
+
+def test_privacy_that_was_spent_is_known_before_the_next_round() -> None:
+    metrics = Metrics()
+    assert math.isnan(samples(metrics)["pocketfed_privacy_epsilon", ()])
+    spent = [{"epsilon": 0.5 * number, "delta": 1e-5, "budget": 8.0, "clip": 1.0} for number in (1, 2)]
+    metrics.restore([{"round": 0}, *({"round": i + 1, "privacy": value} for i, value in enumerate(spent))])
+    found = samples(metrics)
+    assert (found["pocketfed_privacy_epsilon", ()], found["pocketfed_privacy_budget", ()]) == (1.0, 8.0)
+    assert found["pocketfed_rounds_total", ()] == 0

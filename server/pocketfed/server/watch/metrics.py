@@ -1,14 +1,17 @@
 """The metrics that Prometheus scrapes. Names end in their unit; labels take few values, whatever phones send."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, ProcessCollector
 from prometheus_client.exposition import choose_encoder
 
 from pocketfed.core.modality import Modality
 from pocketfed.server.outcome import Failure, Kind, Outcome
+from pocketfed.server.privacy.spent import Spent
 from pocketfed.server.watch.phases import PHASES, named_phases
+from pocketfed.server.watch.records import read_record
 
 ROUND_SECONDS = (0.1, 0.3, 1, 3, 10, 30, 60, 180, 600, 1800, 3600, 10800, 43200)
 REQUEST_SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30)
@@ -72,6 +75,12 @@ class Metrics:
         encoder, content_type = choose_encoder(accept)
         return encoder(self.registry), content_type
 
+    def restore(self, records: Sequence[Mapping[str, Any]]) -> None:
+        """Show what earlier rounds left: privacy that is spent stays spent. Counters begin anew with a process."""
+        for line, _ in filter(None, map(read_record, records)):
+            if line.privacy is not None:
+                self._spent(line.privacy)
+
     def request(self, call: str, status: str, seconds: float) -> None:
         """A request was answered; `call` must be one of few names."""
         self._request_seconds.labels(call, status).observe(seconds)
@@ -105,8 +114,7 @@ class Metrics:
         for modality in Modality:  # a modality that nobody sent this time has no loss rather than an old one
             self._loss.labels(modality).set(outcome.loss.get(modality, math.nan))
         if outcome.privacy is not None:
-            self._epsilon.set(outcome.privacy.epsilon)
-            self._budget.set(outcome.privacy.budget)
+            self._spent(outcome.privacy)
         self._round_seconds.observe(outcome.seconds)
         for phase, seconds in named_phases(outcome.phases).items():
             self._phase_seconds.labels(phase).observe(seconds)
@@ -130,6 +138,10 @@ class Metrics:
             ("seen", seen), ("online", online), ("eligible", eligible), ("benched", benched),
         ):  # fmt: skip
             self._phones.labels(state).set(count)
+
+    def _spent(self, spent: Spent) -> None:
+        self._epsilon.set(spent.epsilon)
+        self._budget.set(spent.budget)
 
     def _fail(self, failures: Sequence[Failure]) -> None:
         for failure in failures:
