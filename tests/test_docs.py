@@ -15,6 +15,8 @@ import pytest
 import soundfile
 from PIL import Image
 
+from pocketfed.core.errors import BundleError
+from pocketfed.mobile_client.delivery import Depot
 from pocketfed.simulator.bench.run import Figures
 from pocketfed.simulator.cli import main
 from pocketfed.simulator.config import Config, PrivacyConfig, build_config
@@ -144,7 +146,13 @@ def test_phones(
     """The command understands it and gets as far as the bundle, which is absent; tests/simulator has the rest."""
     monkeypatch.chdir(tmp_path)
     assert run(["certs", "certs"], monkeypatch) == 0
+    assert run(["keys", "release"], monkeypatch) == 0
     shutil.copy("certs/ca.pem", "ca.pem")
+
+    def none(depot: Depot, etag: str = "") -> None:
+        raise BundleError(f"what {depot.server} offers is no bundle")
+
+    monkeypatch.setattr(Depot, "offer", none)
     before = signal.getsignal(signal.SIGTERM)
     assert run(shlex.split(command)[1:], monkeypatch) == 2
     signal.signal(signal.SIGTERM, before)

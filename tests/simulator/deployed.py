@@ -19,6 +19,7 @@ from pocketfed.core.layout import Layout, Role, Slice
 from pocketfed.core.modality import Modality
 from pocketfed.core.plan import PhoneStatus, Update
 from pocketfed.core.program_spec import Input, ProgramSpec
+from pocketfed.core.signing import SigningKey
 from pocketfed.core.wire import INSTRUCTION, STATUS, UPDATE, read_instruction, status_items, update_items
 from pocketfed.mobile_client.flower.agent import Agent, Pace
 from pocketfed.mobile_client.flower.calls import Caller, Retry, trust
@@ -53,12 +54,15 @@ def settings(rounds: int, **deployment: Any) -> Config:
     return build_config({"rounds": rounds, "deployment": wanted | deployment})
 
 
-def bundle(folder: Path, config: Config, layout: Layout = LAYOUT) -> Path:
+def bundle(
+    folder: Path, config: Config, layout: Layout = LAYOUT, key: SigningKey | None = None, version: int = 1
+) -> Path:
     """A bundle whose program nobody can run, nor needs to."""
     inputs = {Modality.PHOTO: Input((2,), "uint8", 1)}
     spec = ProgramSpec(layout.size, layout.size, 4, inputs, mixed=False, layout=layout.digest)
     files = {PROGRAM: b"no program"}
-    return write_bundle(folder, Contents(spec, layout, START[: layout.size], to_toml(config), files)).folder
+    contents = Contents(spec, layout, START[: layout.size], to_toml(config), files, version=version)
+    return write_bundle(folder, contents, key).folder
 
 
 def learnt(weights: NDArray[Any], round_number: int, number: int) -> NDArray[Any]:
@@ -91,6 +95,8 @@ class Phone:
         stops_at: the round whose instruction it has begun and does not answer before it is let go.
         stopped: set when it has come to that point.
         fault: with which it ended, if it did.
+        bundle: id of its bundle.
+        layout: that its updates claim to have; None for that of the instruction.
     """
 
     number: int
@@ -101,6 +107,8 @@ class Phone:
     stopped: threading.Event = field(default_factory=threading.Event)
     fault: BaseException | None = None
     agent: Agent | None = None
+    bundle: str = ""
+    layout: str | None = None
     _go: threading.Event = field(default_factory=threading.Event)
     _thread: threading.Thread | None = None
     _caller: Caller | None = None
@@ -134,14 +142,15 @@ class Phone:
     def work(self, task: Task) -> Records:
         """See `learnt`."""
         if task.kind == "query":
-            status = PhoneStatus(self.number, {Modality.PHOTO: 8}, layout=LAYOUT.digest)
+            status = PhoneStatus(self.number, {Modality.PHOTO: 8}, layout=LAYOUT.digest, bundle=self.bundle)
             return {STATUS: status_items(status)}
         asked = read_instruction(task.records[INSTRUCTION])
         if self.stops_at == asked.plan.round:
             self.stopped.set()
             self._go.wait(60)
         weights = learnt(asked.weights, asked.plan.round, self.number).astype(np.float32)
-        update = Update(weights, 8, {Modality.PHOTO: 8}, {}, asked.plan.round, asked.layout)
+        layout = asked.layout if self.layout is None else self.layout
+        update = Update(weights, 8, {Modality.PHOTO: 8}, {}, asked.plan.round, layout, bundle=self.bundle)
         return {UPDATE: update_items(update)}
 
     def stop_at(self, round_number: int) -> None:

@@ -54,7 +54,7 @@ class Store:
 @pytest.fixture(autouse=True)
 def parts(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """Small things in place of a bundle, a runtime and a folder of captures."""
-    bundle = SimpleNamespace(spec=SPEC, program=b"", id="cd" * 32, read_layout=lambda: LAYOUT)
+    bundle = SimpleNamespace(spec=SPEC, program=b"", id="cd" * 32, version=1, read_layout=lambda: LAYOUT)
     monkeypatch.setattr("pocketfed.simulator.bundles.open_bundle", lambda path, made, tell: bundle)
     monkeypatch.setattr("pocketfed.mobile_client.runtime.ExecutorchRuntime", Adder)
     monkeypatch.setattr("pocketfed.mobile_client.capture_store.CaptureStore", Store)

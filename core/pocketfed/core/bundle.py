@@ -63,6 +63,38 @@ class Contents:
 
 
 @dataclass(frozen=True)
+class File:
+    """What a manifest says of one file: its size in bytes, and its SHA-256 in hex."""
+
+    bytes: int
+    sha256: str
+
+
+@dataclass(frozen=True)
+class Release:
+    """A manifest, and nothing said of whether the files are there.
+
+    Attributes:
+        id: SHA-256 (hex) of its bytes, and so of everything in it.
+        version: rises with every bundle that is released.
+        spec: sizes of the program's inputs.
+        files: everything but the manifest and its signature, by path.
+        manifest: as read.
+    """
+
+    id: str
+    version: int
+    spec: ProgramSpec
+    files: Mapping[str, File]
+    manifest: Mapping[str, Any] = field(repr=False)
+
+    @property
+    def size(self) -> int:
+        """Bytes of all files."""
+        return sum(file.bytes for file in self.files.values())
+
+
+@dataclass(frozen=True)
 class Bundle:
     """A bundle whose manifest has been read and whose files have the hashes that it states.
 
@@ -92,6 +124,12 @@ class Bundle:
     def program_file(self) -> Path:
         """`train.pte`."""
         return self.folder / PROGRAM
+
+    @property
+    def signature(self) -> str | None:
+        """Of the manifest, as it lies in the folder; None if nobody signed it."""
+        path = self.folder / SIGNATURE
+        return path.read_text(errors="replace") if path.exists() else None
 
     @cached_property
     def program(self) -> bytes:
@@ -157,22 +195,11 @@ def read_bundle(folder: Path, trusted: VerifyingKey | None = None) -> Bundle:
         SignatureError: the trusted key did not sign this manifest.
         BundleError: it is missing, damaged, has a file too many or too few, or is of another format.
     """
-    content = read_manifest(folder, trusted)
-    try:
-        manifest = json.loads(content)
-        if manifest["format"] != FORMAT:
-            raise BundleError(
-                f"{folder} has format {manifest['format']!r}, this version reads {FORMAT}; make the bundle anew"
-            )
-        spec = _spec(manifest["spec"])
-        stated = {_inside(name): str(entry["sha256"]) for name, entry in manifest["files"].items()}
-        int(manifest["version"])
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
-        raise BundleError(f"{folder / MANIFEST} is damaged ({error!r}); make the bundle anew") from error
-    _check_names(folder, set(stated))
-    for name, digest in stated.items():
-        _check(folder / name, digest)
-    bundle = Bundle(folder, spec, hashlib.sha256(content).hexdigest(), manifest)
+    release = read_release(read_manifest(folder, trusted), folder)
+    _check_names(folder, set(release.files))
+    for name, file in release.files.items():
+        _check(folder / name, file.sha256)
+    bundle, spec = Bundle(folder, release.spec, release.id, release.manifest), release.spec
     try:
         shape, digest = bundle.weights.shape, bundle.read_layout().digest
     except (SafetensorError, KeyError, ValueError) as error:
@@ -180,6 +207,44 @@ def read_bundle(folder: Path, trusted: VerifyingKey | None = None) -> Bundle:
     if shape != (spec.weights,) or digest != spec.layout:
         raise BundleError(f"{folder} contradicts itself: its weights, layout and manifest do not match")
     return bundle
+
+
+def read_release(content: bytes, origin: Path | str) -> Release:
+    """What the bytes of a manifest say.
+
+    Args:
+        content: UTF-8 JSON.
+        origin: where they are from, for messages.
+
+    Raises:
+        BundleError: they are no manifest, or one of another format, or of no whole bundle.
+    """
+    try:
+        manifest = json.loads(content)
+        if manifest["format"] != FORMAT:
+            raise BundleError(
+                f"{origin} has format {manifest['format']!r}, this version reads {FORMAT}; make the bundle anew"
+            )
+        files = {
+            _inside(name): File(_size(entry["bytes"]), str(entry["sha256"]))
+            for name, entry in manifest["files"].items()
+        }
+        release = Release(
+            hashlib.sha256(content).hexdigest(),
+            int(manifest["version"]),
+            _spec(manifest["spec"]),
+            files,
+            manifest,
+        )
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+        raise BundleError(
+            f"the {MANIFEST} of {origin} is damaged ({error!r}); make the bundle anew"
+        ) from error
+    if missing := sorted(set(NEEDED) - set(files)):
+        raise BundleError(
+            f"the {MANIFEST} of {origin} names no {missing[0]}, so this is no whole bundle; make it anew"
+        )
+    return release
 
 
 def read_manifest(folder: Path, trusted: VerifyingKey | None = None) -> bytes:
@@ -210,9 +275,10 @@ def read_manifest(folder: Path, trusted: VerifyingKey | None = None) -> bytes:
 def copy_bundle(bundle: Bundle, folder: Path) -> Bundle:
     """The same bundle in another folder."""
     names = [*bundle.files, MANIFEST]
-    if (bundle.folder / SIGNATURE).exists():
-        names.insert(-1, SIGNATURE)
     _clear(folder, keep=set(bundle.files))
+    (folder / SIGNATURE).unlink(missing_ok=True)
+    if bundle.signature is not None:
+        names.insert(-1, SIGNATURE)
     for name in names:
         _write(folder / name, (bundle.folder / name).read_bytes())
     return read_bundle(folder)
@@ -244,11 +310,13 @@ def _inside(name: str) -> str:
     return name
 
 
+def _size(value: Any) -> int:
+    if type(value) is not int or value < 0:
+        raise ValueError(f"{value!r} is no size in bytes")
+    return value
+
+
 def _check_names(folder: Path, stated: set[str]) -> None:
-    if missing := sorted(set(NEEDED) - stated):
-        raise BundleError(
-            f"{folder / MANIFEST} names no {missing[0]}, so this is no whole bundle; make it anew"
-        )
     found = {
         str(PurePosixPath(Path(place, name).relative_to(folder)))
         for place, _, names in os.walk(folder)

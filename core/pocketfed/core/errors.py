@@ -6,7 +6,8 @@
     │   ├── CaptureError           a photo, a sound, or a folder of them
     │   ├── RunFolderError         a run folder that is missing, foreign, or of another version
     │   ├── BundleError            a bundle that is missing, damaged, or of another version
-    │   │   └── SignatureError     a bundle that was not signed, or changed, or signed by another key
+    │   │   ├── SignatureError     a bundle that was not signed, or changed, or signed by another key
+    │   │   └── OutdatedError      a bundle that is no later release than the one that is installed
     │   ├── KeyFileError           a key or a certificate that is missing, damaged, or readable by others
     │   ├── ServerError            a server that cannot be started, reached, or refuses this phone for good
     │   ├── PolicyError            a file with a phone's policy or state that cannot be used
@@ -60,6 +61,10 @@ class BundleError(UserError):
 
 class SignatureError(BundleError):
     """A bundle was not signed, or changed after that, or signed by a key that is not trusted."""
+
+
+class OutdatedError(BundleError):
+    """A bundle is no later release than the one that is installed."""
 
 
 class KeyFileError(UserError):

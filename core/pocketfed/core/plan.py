@@ -71,6 +71,7 @@ class Update:
         layout: the instruction's.
         discount: in (0, 1]; the server's, for an update that is not of the newest weights.
         packed: the change that training made, if it is not the weights as float32 that came.
+        bundle: id of the bundle that it was made with; "" if nobody said.
     """
 
     weights: NDArray[np.float32]
@@ -81,6 +82,7 @@ class Update:
     layout: str = ""
     discount: float = 1.0
     packed: Packed | None = None
+    bundle: str = ""
 
     @property
     def count(self) -> float:
@@ -105,6 +107,7 @@ class PhoneStatus:
         app_version: of the app around the bundle.
         layout: digest of its bundle's layout.
         edge: whether it is no phone but an edge server, whose captures are those of its phones.
+        bundle: id of its bundle; "" if it did not say.
     """
 
     number: int
@@ -114,3 +117,4 @@ class PhoneStatus:
     app_version: str = ""
     layout: str = ""
     edge: bool = False
+    bundle: str = ""

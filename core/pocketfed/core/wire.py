@@ -5,6 +5,7 @@ follows the number of objects that it moves, not their bytes, and one record is 
 (all of the model travels, as float32, and nothing is blended) is not in a record.
 """
 
+import re
 from collections.abc import Mapping
 from dataclasses import asdict
 from typing import Any, TypeAlias
@@ -144,7 +145,8 @@ def update_items(update: Update) -> dict[str, Value]:
     seen = {f"seen-{modality}": value for modality, value in update.seen.items()}
     values: dict[str, Value] = {"round": update.round, "layout": update.layout, "examples": update.examples}
     content = update.packed.content if update.packed else weights_to_bytes(update.weights)
-    return {**values, **seen, **loss, "format": str(update.format), "weights": content}
+    made_with = _bundle_items(update.bundle)
+    return {**values, **seen, **loss, **made_with, "format": str(update.format), "weights": content}
 
 
 def read_update(items: Mapping[str, Any]) -> Update:
@@ -164,6 +166,7 @@ def read_update(items: Mapping[str, Any]) -> Update:
         round=_integer(items, "round"),
         layout=_text(items, "layout"),
         packed=packed,
+        bundle=_bundle(items),
     )
 
 
@@ -175,6 +178,7 @@ def status_items(status: PhoneStatus) -> dict[str, Value]:
         "phone": status.number,
         **captures,
         **edge,
+        **_bundle_items(status.bundle),
         "free-memory": status.free_memory,
         "charging": int(status.charging),
         "app-version": status.app_version,
@@ -196,7 +200,8 @@ def read_status(items: Mapping[str, Any]) -> PhoneStatus:
     if max(len(version), len(layout)) > LONGEST_TEXT:  # servers keep it
         raise ValueError(f"a status has texts of at most {LONGEST_TEXT} characters")
     edge = "edge" in items and bool(_integer(items, "edge"))
-    return PhoneStatus(number, captures, free, bool(_integer(items, "charging")), version, layout, edge)
+    charging, bundle = bool(_integer(items, "charging")), _bundle(items)
+    return PhoneStatus(number, captures, free, charging, version, layout, edge, bundle)
 
 
 def part_items(part: Part) -> dict[str, Value]:
@@ -254,6 +259,18 @@ def _weights(items: Mapping[str, Any]) -> tuple[NDArray[np.float32], Packed | No
     if form == Format.FLOAT32:
         return weights_from_bytes(content), None
     return PACKED, Packed(Format(form), content)
+
+
+def _bundle_items(bundle: str) -> dict[str, Value]:
+    return {"bundle": bundle} if bundle else {}
+
+
+def _bundle(items: Mapping[str, Any]) -> str:
+    if "bundle" not in items:
+        return ""
+    if not re.fullmatch("[0-9a-f]{64}", bundle := _text(items, "bundle")):  # servers keep it
+        raise ValueError(f"a bundle's id is 64 hex digits, not {bundle[:64]!r}")
+    return bundle
 
 
 def _integer(items: Mapping[str, Any], name: str) -> int:

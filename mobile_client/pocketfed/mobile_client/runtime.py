@@ -45,13 +45,13 @@ def import_runtime() -> Any:
 class ExecutorchRuntime:
     """A `.pte` on the ExecuTorch runtime, the one that phones use."""
 
-    def __init__(self, program: bytes, threads: int = 1) -> None:
+    def __init__(self, program: bytes, threads: int | None = 1) -> None:
         """Load a program.
 
         Args:
             program: a `.pte`.
             threads: that every program of this process runs on from now on. With more than one, no program may have
-                run before: ExecuTorch would wait for ever in its next step.
+                run before: ExecuTorch would wait for ever in its next step. None leaves them as they are.
 
         Raises:
             ProgramError: the bytes are no ExecuTorch program.
@@ -59,7 +59,8 @@ class ExecutorchRuntime:
         self._bytes = program  # the runtime reads from this memory as long as it lives
         bindings = import_runtime()
         with native_stderr_hidden():
-            bindings._unsafe_reset_threadpool(threads)
+            if threads is not None:
+                bindings._unsafe_reset_threadpool(threads)
             try:
                 self._module = bindings._load_for_executorch_from_buffer(program)
                 self._module.method_names()  # loading is lazy; this reads the header

@@ -25,6 +25,9 @@ from pocketfed.server.messages import GONE, brings_fold, unpack_part, unpack_upd
 from pocketfed.server.outcome import Failure, Kind, Outcome
 from pocketfed.server.staleness import Staleness
 
+MOST_BUNDLES = 8
+"""That are named in an outcome; phones choose what they say."""
+
 
 class Fold:
     """Takes the answers of a round one by one; each is checked, folded and dropped."""
@@ -60,6 +63,7 @@ class Fold:
         self._failures: dict[int, Failure] = {}
         self._below: list[Failure] = []  # of phones behind edge servers
         self._bytes_up = 0
+        self._bundles = Counter[str]()
 
     @property
     def fresh(self) -> int:
@@ -138,6 +142,7 @@ class Fold:
             phases=phases,
             attempt=attempt,
             staleness=tuple(self._ages.values()),
+            bundles=dict(self._bundles.most_common(MOST_BUNDLES)),
         )
 
     def part(self) -> Part:
@@ -178,6 +183,8 @@ class Fold:
     def _add(self, update: Update) -> None:
         self._state = self._aggregator.add(self._state, update)
         self._updates += 1
+        if update.bundle:
+            self._bundles[update.bundle] += 1
         self._bytes_up += packed_size(self._begun.layout, self._travel.up)
         for modality, loss in update.loss.items():
             self._count_loss(modality, loss, update.seen.get(modality, 0))

@@ -75,6 +75,8 @@ class Outcome:
         attempt: how many times the round had to be begun anew because too few phones answered.
         privacy: what all rounds so far have cost; None where nothing is protected.
         staleness: of each update that was folded, how many rounds it was behind.
+        bundles: how many of those updates were made with which bundle, by its id, the most frequent first; of phones
+            that said so.
     """
 
     round: int
@@ -89,6 +91,7 @@ class Outcome:
     attempt: int = 0
     privacy: Spent | None = None
     staleness: Sequence[int] = ()
+    bundles: Mapping[str, int] = field(default_factory=dict)
 
     @property
     def weights(self) -> NDArray[np.float32]:

@@ -23,16 +23,16 @@ class Turns:
 
         Args:
             app: ASGI.
-            paths: of the requests that take turns.
+            paths: how those of the requests begin that take turns.
             most: requests at a time.
             longest: seconds that a turn lasts at most.
         """
-        self._app, self._paths, self._longest = app, frozenset(paths), longest
+        self._app, self._paths, self._longest = app, tuple(paths), longest
         self._free = asyncio.Semaphore(most)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """See ASGI."""
-        if scope["type"] != "http" or scope["path"] not in self._paths:
+        if scope["type"] != "http" or not scope["path"].startswith(self._paths):
             await self._app(scope, receive, send)
             return
         async with AsyncExitStack() as stack:

@@ -142,7 +142,7 @@ def serve(
     keeper = Keeper(run, roster, watcher)
     scoreboard.restore(keeper.records)
     metrics.restore(keeper.records)
-    app = application(fleet, largest, place.enrolled_only, place.page_token, metrics, scoreboard)
+    app = application(fleet, largest, place.enrolled_only, place.page_token, metrics, scoreboard, bundle)
     everyone = Everyone(watcher, keeper)
 
     def run_rounds() -> None:

@@ -1,12 +1,14 @@
-"""What a server shows to the network: Flower's Fleet API for phones and edges, the page, metrics and health."""
+"""What a server shows to the network: Flower's Fleet API for phones and edges, the bundle, the page, metrics and health."""
 
 from typing import Any
 
 from fastapi import FastAPI
 
+from pocketfed.core.bundle import Bundle
 from pocketfed.core.layout import Layout
 from pocketfed.server.aggregators import Aggregator, sums_of
 from pocketfed.server.flower_private import Fleet
+from pocketfed.server.offering import FILES, bundle_routes
 from pocketfed.server.turns import Turns
 from pocketfed.server.watch.bounded_body import BoundedBody
 from pocketfed.server.watch.metrics import Metrics
@@ -34,6 +36,7 @@ def application(
     page_token: str | None,
     metrics: Metrics,
     scoreboard: Scoreboard,
+    bundle: Bundle,
 ) -> FastAPI:
     """All of it as one application.
 
@@ -43,10 +46,13 @@ def application(
         enrolled_only: whether phones need a key that was registered before.
         page_token: opens the page and the metrics; None leaves them open.
         metrics, scoreboard: what they show.
+        bundle: that phones may fetch, whoever they are.
     """
     app = fleet.app(enrolled_only)
     app.router.routes.extend(watch_routes(scoreboard, metrics, page_token))
+    app.router.routes.extend(bundle_routes(bundle))
     app.add_middleware(BoundedBody, most=2 * largest)
     app.add_middleware(Turns, paths=LARGE)
+    app.add_middleware(Turns, paths=(FILES,))  # of their own: a new release must not hold up rounds
     app.add_middleware(RequestTimes, metrics=metrics)
     return app

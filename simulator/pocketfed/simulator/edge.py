@@ -97,7 +97,7 @@ def serve_edge(
     roster = Roster(requirements_of(config, run.bundle), may_be_edge=may_be_edge(fleet, config))
     history = History(run, watcher)
     scoreboard.restore(history.records)
-    app = application(fleet, largest, place.enrolled_only, place.page_token, metrics, scoreboard)
+    app = application(fleet, largest, place.enrolled_only, place.page_token, metrics, scoreboard, run.bundle)
     everyone = Everyone(watcher, history)
     with contextlib.ExitStack() as stack:
         home = stack.enter_context(open_home(upstream.home))

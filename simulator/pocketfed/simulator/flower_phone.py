@@ -81,4 +81,6 @@ def open_phone(node_config: Mapping[str, Any]) -> Work:
     threads = threads or remembered_threads(Home(home).threads, parts.program_file, parts.id, parts.spec)
     runtime = ExecutorchRuntime(parts.program, threads)
     own = Own.of(parts, Home(home).memory)
-    return Work(number, parts.spec, runtime, store, gate, app_version(), gate.charging, own=own)
+    return Work(
+        number, parts.spec, runtime, store, gate, app_version(), gate.charging, own=own, bundle=parts.id
+    )

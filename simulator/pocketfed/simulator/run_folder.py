@@ -66,6 +66,7 @@ def record_of(outcome: Outcome) -> Record:
         "attempt": outcome.attempt,
         **({"privacy": dataclasses.asdict(outcome.privacy)} if outcome.privacy else {}),
         "staleness": _staleness(outcome.staleness),
+        **({"bundles": dict(outcome.bundles)} if outcome.bundles else {}),
     }
 
 

@@ -5,7 +5,7 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from pocketfed.core.bundle import Bundle, copy_bundle, read_bundle
+from pocketfed.core.bundle import MANIFEST, Bundle, copy_bundle, read_bundle
 from pocketfed.core.errors import ConfigError, RunFolderError
 from pocketfed.core.exclusive import exclusive
 from pocketfed.server.checkpoint import Checkpoint, recover, save_checkpoint
@@ -105,11 +105,15 @@ def _go_on(folder: RunFolder, bundle: Path, config: Config | None, rounds: int |
     state = folder.path
     if not (state / BUNDLE).is_dir():
         raise RunFolderError(f"{state} is the folder of a simulation; choose another --state")
+    if (bundle / MANIFEST).is_file() and not (state / BUNDLE / MANIFEST).is_file():
+        copy_bundle(read_bundle(bundle), state / BUNDLE)  # stopped while it took over a later release
     found = read_bundle(state / BUNDLE)
     if spec_of(bundle) != found.spec:
         raise RunFolderError(
             f"{state} belongs to a run of another network than {bundle}; choose another --state"
         )
+    if (bundle / MANIFEST).is_file():
+        found = _later(found, read_bundle(bundle))
     begun = run_folder.read_config(folder)
     chosen = _with_rounds(config or begun, rounds)
     _check_fits(chosen, found)
@@ -122,6 +126,18 @@ def _go_on(folder: RunFolder, bundle: Path, config: Config | None, rounds: int |
     check_privacy(chosen, state, last.round, deployed=True)
     run_folder.begin(folder, chosen)
     return Run(folder, chosen, found, last, tuple(problems))
+
+
+def _later(found: Bundle, given: Bundle) -> Bundle:
+    """The state folder's bundle, or the given one in its place if that is a later release of the same network."""
+    if given.id == found.id:
+        return found
+    if given.version <= found.version:
+        raise RunFolderError(
+            f"{given.folder} is version {given.version}, and phones may have version {found.version} of {found.folder} "
+            "already; release it with a higher one: pocketfed bundle --version"
+        )
+    return copy_bundle(given, found.folder)
 
 
 def _with_rounds(config: Config, rounds: int | None) -> Config:

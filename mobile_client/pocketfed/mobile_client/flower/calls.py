@@ -60,6 +60,19 @@ def trust(ca: Path | None) -> ssl.SSLContext:
         raise KeyFileError(f"{ca} holds no certificate that can be read ({error})") from error
 
 
+def open_client(verify: ssl.SSLContext | None, transport: httpx.BaseTransport | None) -> httpx.Client:
+    """Connections to one server; `transport` takes the place of the network, if it is given."""
+    return httpx.Client(
+        # Without `verify` there is no TLS, and loading the system's authorities would be for nothing.
+        verify=verify or ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT),
+        timeout=httpx.Timeout(30.0, connect=10.0),
+        # Servers close idle connections after five seconds; a request must not meet that.
+        limits=httpx.Limits(max_connections=4, keepalive_expiry=3.0),
+        trust_env=False,
+        transport=transport,
+    )
+
+
 class Caller:
     """Makes calls to one server as one phone; may be used from several threads."""
 
@@ -90,15 +103,7 @@ class Caller:
         self.count: Counter[str] = Counter()  # requests sent, by call
         self._max_answer, self._retry, self._sleep = max_answer, retry or Retry(), sleep
         self._lock = threading.Lock()
-        self._client = httpx.Client(
-            # Without `verify` there is no TLS, and loading the system's authorities would be for nothing.
-            verify=verify or ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT),
-            timeout=httpx.Timeout(30.0, connect=10.0),
-            # Servers close idle connections after five seconds; a request must not meet that.
-            limits=httpx.Limits(max_connections=4, keepalive_expiry=3.0),
-            trust_env=False,
-            transport=transport,
-        )
+        self._client = open_client(verify, transport)
 
     def __enter__(self) -> Self:
         return self
@@ -134,7 +139,7 @@ class Caller:
                     return self._answer(name, status, content, response)
                 failure = f"{self.server} answers {name} with HTTP {status}"
             except httpx.TransportError as error:
-                _raise_if_hopeless(self.server, error)
+                raise_if_hopeless(self.server, error)
                 failure = f"{self.server} cannot be reached ({error or type(error).__name__})"
             if attempt < last:
                 self._sleep(self._retry.wait(attempt))
@@ -190,8 +195,12 @@ def _read_error(content: bytes) -> tuple[int, str]:
     return 0, content[:200].decode(errors="replace") or "no reason given"
 
 
-def _raise_if_hopeless(server: str, error: BaseException) -> None:
-    """Certificates and protocols do not get better by waiting."""
+def raise_if_hopeless(server: str, error: BaseException) -> None:
+    """Certificates and protocols do not get better by waiting.
+
+    Raises:
+        ServerError: this server will never do.
+    """
     cause: BaseException | None = error
     while cause is not None:
         if isinstance(cause, ssl.SSLCertVerificationError):

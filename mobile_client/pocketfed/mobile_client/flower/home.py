@@ -1,7 +1,8 @@
 """The folder in which a phone keeps who it is and what it is at work on.
 
 key           private key, mode 600; key.pub, its public half
-bundle/       what the phone learns, if it had to be made; captures/, what the store decoded
+bundles/      what the phone learns, as the server offered it, see `bundle_store`; bundle/, if it had to be made
+captures/     what the store decoded
 node.json     the server's address and this phone's node id there
 journal/      the message at work, see `journal`
 memory/       what the phone remembers of earlier rounds, see `phone_memory`; there only if it has to
@@ -53,6 +54,11 @@ class Home:
     def threads(self) -> Path:
         """The number of threads that proved fastest."""
         return self.folder / "threads"
+
+    @property
+    def bundles(self) -> Path:
+        """Folder of what was installed."""
+        return self.folder / "bundles"
 
     @property
     def log(self) -> Path:

@@ -68,6 +68,7 @@ class Work:
         app_version: of the app around it.
         charging: whether it is connected to power.
         own: what it has of its own besides captures.
+        bundle: id of the bundle that all this is from.
     """
 
     number: int
@@ -78,6 +79,7 @@ class Work:
     app_version: str = ""
     charging: Callable[[], bool] = lambda: False
     own: Own = field(kw_only=True)
+    bundle: str = ""
 
     def __call__(self, task: Task) -> Records:
         """See `Handle`.
@@ -98,7 +100,13 @@ class Work:
         self.store.scan()
         counts = {modality: len(captures) for modality, captures in self.store.snapshot().items()}
         return PhoneStatus(
-            self.number, counts, free_memory(), self.charging(), self.app_version, self.spec.layout
+            self.number,
+            counts,
+            free_memory(),
+            self.charging(),
+            self.app_version,
+            self.spec.layout,
+            bundle=self.bundle,
         )
 
     def _train(self, instruction: Instruction, until: float) -> Records:
@@ -116,7 +124,7 @@ class Work:
         update = take_part(phone, self.own, instruction, between)
         losses = ", ".join(f"{modality} {loss:.3f}" for modality, loss in update.loss.items())
         log.info("round %d: learnt from %d captures, loss %s", update.round, update.examples, losses)
-        return {UPDATE: update_items(update)}
+        return {UPDATE: update_items(replace(update, bundle=self.bundle))}
 
 
 def _instruction(records: Records) -> Instruction:

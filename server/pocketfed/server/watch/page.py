@@ -10,6 +10,7 @@ from pocketfed.core.pages import render
 from pocketfed.core.pages.chart import LARGEST, Chart, chart
 from pocketfed.server.outcome import Kind
 from pocketfed.server.watch.bars import stack
+from pocketfed.server.watch.records import bundle_counts
 from pocketfed.server.watch.snapshot import RoundLine, Snapshot, Stage
 
 EVERY = 5
@@ -57,6 +58,7 @@ def live_page(shown: Snapshot, now: datetime, refreshes: bool = True) -> str:
         bars=stack(shown.rounds),
         recent=list(reversed(shown.rounds[-TABLE:])),
         sorts=phone_sorts(shown),
+        bundles=bundle_counts,
         kinds=[(kind, count, WHY[kind]) for kind in Kind if (count := shown.totals.failures.get(kind, 0))],
     )
 

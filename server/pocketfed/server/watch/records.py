@@ -28,6 +28,7 @@ def line_of(outcome: Outcome) -> RoundLine:
         phases=named_phases(outcome.phases),
         attempt=outcome.attempt,
         privacy=outcome.privacy,
+        bundles=dict(outcome.bundles),
     )
 
 
@@ -57,6 +58,7 @@ def read_record(record: Mapping[str, Any]) -> tuple[RoundLine, list[FailureLine]
         phases=named_phases(phases),
         attempt=_count(record.get("attempt")),
         privacy=_spent(_mapping(record.get("privacy"))),
+        bundles={printable(str(name), 64): _count(n) for name, n in _mapping(record.get("bundles")).items()},
     )
     return line, failures
 
@@ -66,6 +68,15 @@ def printable(text: str, longest: int = LONGEST) -> str:
     line = " ".join(text[: 4 * longest].split())
     clean = "".join(character if character.isprintable() else "\ufffd" for character in line)
     return clean if len(clean) <= longest else clean[: longest - 1] + "…"
+
+
+def bundle_counts(bundles: Mapping[str, int]) -> str:
+    """How many updates were made with which bundle, by the first digits of its id.
+
+    >>> bundle_counts({"f" * 64: 3, "0" * 64: 1})
+    'ffffffffffff (3), 000000000000 (1)'
+    """
+    return ", ".join(f"{name[:12]} ({count})" for name, count in bundles.items())
 
 
 def _failure(round_number: int, entry: object) -> FailureLine:

@@ -18,6 +18,7 @@ CALLS: Mapping[str, str] = MappingProxyType(
                 "get-run", "get-fab",
             )
         },
+        "/bundle": "bundle",
         "/": "page",
         "/metrics": "metrics",
         "/healthz": "healthz",

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 
 from pocketfed.server.outcome import Failure, Outcome
 from pocketfed.server.privacy.spent import Spent
-from pocketfed.server.watch.records import printable
+from pocketfed.server.watch.records import bundle_counts, printable
 
 LOG = logging.getLogger("pocketfed.rounds")
 
@@ -56,6 +56,7 @@ class RoundLog:
                 "bytes_down": outcome.bytes_down,
                 "bytes_up": outcome.bytes_up,
                 "seconds": round(outcome.seconds, 3),
+                **({"bundles": bundle_counts(outcome.bundles)} if outcome.bundles else {}),
                 **({} if outcome.privacy is None else _privacy(outcome.privacy)),
                 **{f"seconds_{phase}": round(seconds, 3) for phase, seconds in outcome.phases.items()},
             },

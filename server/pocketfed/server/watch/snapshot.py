@@ -24,7 +24,7 @@ class Stage(StrEnum):
 
 @dataclass(frozen=True)
 class RoundLine:
-    """A finished round; `seconds` and `phases` in seconds, bytes of weights."""
+    """A finished round; `seconds` and `phases` in seconds, bytes of weights, updates by the bundle they were made with."""
 
     round: int
     loss: Mapping[Modality, float]
@@ -36,6 +36,7 @@ class RoundLine:
     phases: Mapping[str, float]
     attempt: int = 0
     privacy: Spent | None = None
+    bundles: Mapping[str, int] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)

@@ -2,27 +2,45 @@
 
 import signal
 import sys
+import time
+from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.console import Console
+
+if TYPE_CHECKING:
+    from pocketfed.core.bundle import Bundle
 
 HOME = Path("~/.pocketfed/phone")
 
 
 def phone(
     server: Annotated[str, typer.Option(help="Address of the server: https://host:port.")],
-    bundle: Annotated[
-        Path, typer.Option(help="The server's bundle, or the run folder or configuration that it has.")
-    ],
     captures: Annotated[Path, typer.Option(help="Folder of photos and sounds; it may change at any time.")],
+    trust_key: Annotated[
+        Path | None,
+        typer.Option(
+            "--trust", help="Install the server's bundle if this public key signed it, and newer ones later."
+        ),
+    ] = None,
+    bundle: Annotated[
+        Path | None,
+        typer.Option(
+            help="Work with this bundle as it is, or the run folder or configuration that the server has."
+        ),
+    ] = None,
     home: Annotated[
         Path, typer.Option(help="Where this phone keeps its key, its journal and its log.")
     ] = HOME,
     ca: Annotated[
         Path | None, typer.Option(help="Certificate authority of the server. \\[default: the system's]")
     ] = None,
+    look_every: Annotated[
+        float, typer.Option(min=1, max=86_400, help="With --trust: seconds between looks for a newer bundle.")
+    ] = 600.0,
     policy: Annotated[
         Path | None, typer.Option(help="TOML file that says when this phone may train. \\[default: always]")
     ] = None,
@@ -64,7 +82,7 @@ def phone(
 
     Examples:
 
-        pocketfed phone --server https://192.0.2.1:8443 --ca ca.pem --bundle bundle/ --captures captures/
+        pocketfed phone --server https://192.0.2.1:8443 --ca ca.pem --trust release.pub --captures captures/
 
         pocketfed phone --server http://127.0.0.1:8000 --bundle bundle/ --captures captures/ --rounds 1
     """
@@ -74,7 +92,11 @@ def phone(
     try:
         with console.status("starting"):
             # Torch and its like take seconds to import; --help must not wait for them.
+            from pocketfed.core.errors import ConfigError
+            from pocketfed.core.signing import read_verifying_key
+            from pocketfed.mobile_client.bundle_store import BundleStore
             from pocketfed.mobile_client.capture_store import CaptureStore
+            from pocketfed.mobile_client.delivery import Depot
             from pocketfed.mobile_client.flower.agent import Agent
             from pocketfed.mobile_client.flower.calls import Caller, trust
             from pocketfed.mobile_client.flower.fleet import Fleet
@@ -84,12 +106,19 @@ def phone(
             from pocketfed.mobile_client.flower.membership import Membership
             from pocketfed.mobile_client.flower.work import Work
             from pocketfed.mobile_client.gate import Gate
+            from pocketfed.mobile_client.renewal import Renewal, Renewed
             from pocketfed.mobile_client.runtime import ExecutorchRuntime
             from pocketfed.mobile_client.taking_part import Own
             from pocketfed.mobile_client.threads import remembered_threads
             from pocketfed.simulator.bundles import open_bundle
             from pocketfed.simulator.phone_log import show_log
 
+            if (bundle is None) == (trust_key is None):
+                ways = (
+                    "--trust with the public key that signs the server's bundles, or --bundle with a bundle"
+                )
+                raise ConfigError([f"give {ways}, not both"])
+            trusted = None if trust_key is None else read_verifying_key(trust_key)
             plain = check_address(server, insecure)
             verify = None if plain else trust(ca)
             gate = Gate(policy)
@@ -99,23 +128,59 @@ def phone(
                 log.warning("%s is not encrypted: anyone on the way can read and change what is sent", server)
             key = load_or_create_key(place.key)
             name = key.number if number is None else number
-            with console.status("opening the bundle") as status:
-                parts = open_bundle(bundle, place.folder / "bundle", status.update)
             quota = quota_mb * 1_000_000
-            store = CaptureStore(captures, parts.spec, place.folder / "captures", quota, own=inbox)
-            if threads is None:
+            answered, running = 0, False
+
+            def fastest(parts: "Bundle") -> int:
                 with console.status("trying on how many threads a step is fastest"):
-                    threads = remembered_threads(place.threads, parts.program_file, parts.id, parts.spec)
-            runtime = ExecutorchRuntime(parts.program, threads)
-            own = Own.of(parts, place.memory)
-            work = Work(name, parts.spec, runtime, store, gate, app_version(), gate.charging, own=own)
-            log.info("phone %d with bundle %s, threads: %d", name, parts.id[:12], threads)
-            # The largest thing that a server sends is the weights.
-            limit = 4 * parts.spec.weights + 2**20
-            with Caller(server, key, verify=verify, max_answer=limit) as caller:
-                fleet = Fleet(caller)
-                member = Membership(fleet, place.node, heartbeat)
-                Agent(fleet, member, Journal(place.journal), work).run(rounds)
+                    return remembered_threads(place.threads, parts.program_file, parts.id, parts.spec)
+
+            def take_part(parts: "Bundle", nap: Callable[[float], None]) -> None:
+                nonlocal answered, running
+                store = CaptureStore(captures, parts.spec, place.folder / "captures", quota, own=inbox)
+                # Where a program has run, the number stays: ExecuTorch could not wait for other threads any more.
+                number_of_threads = None if running else threads or fastest(parts)
+                runtime = ExecutorchRuntime(parts.program, number_of_threads)
+                running = True
+                own = Own.of(parts, place.memory)
+                work = Work(
+                    name,
+                    parts.spec,
+                    runtime,
+                    store,
+                    gate,
+                    app_version(),
+                    gate.charging,
+                    own=own,
+                    bundle=parts.id,
+                )
+                kept = "" if number_of_threads is None else f", threads: {number_of_threads}"
+                log.info("phone %d with bundle %s, version %d%s", name, parts.id[:12], parts.version, kept)
+                # The largest thing that a server sends is the weights.
+                limit = 4 * parts.spec.weights + 2**20
+                with Caller(server, key, verify=verify, max_answer=limit) as caller:
+                    fleet = Fleet(caller)
+                    member = Membership(fleet, place.node, heartbeat)
+                    agent = Agent(fleet, member, Journal(place.journal), work, sleep=nap)
+                    try:
+                        agent.run(None if rounds is None else rounds - answered)
+                    finally:
+                        answered += agent.answered
+
+            if bundle is not None:
+                with console.status("opening the bundle") as status:
+                    parts = open_bundle(bundle, place.folder / "bundle", status.update)
+                take_part(parts, time.sleep)
+                return
+            assert trusted is not None
+            with Depot(server, verify) as depot:
+                store = BundleStore(place.bundles, trusted)
+                renewal = Renewal(
+                    store, depot, lambda found: ExecutorchRuntime(found.program, None), look_every
+                )
+                while rounds is None or answered < rounds:
+                    with suppress(Renewed):
+                        take_part(renewal.open(), renewal.nap)
     except (KeyboardInterrupt, SystemExit) as end:
         console.print("Stopped. Start again with the same --home to go on.", soft_wrap=True)
         sys.exit(130 if isinstance(end, KeyboardInterrupt) else end.code)

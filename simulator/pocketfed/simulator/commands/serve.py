@@ -127,6 +127,12 @@ def serve(
         def ready(url: str) -> None:
             page = f"{url}/?token={token}" if token else f"{url}/"
             console.print(f"Serving phones at {url}\nPage: {page}", highlight=False, soft_wrap=True)
+            signed = "signed" if run.bundle.signature else "not signed, so phones cannot install it from here"
+            console.print(
+                f"Bundle: {url}/bundle (version {run.bundle.version}, {signed})",
+                highlight=False,
+                soft_wrap=True,
+            )
             if not open_to_all:
                 console.print(
                     f"Enrol phones with: pocketfed enrol --state {state} KEY.pub",

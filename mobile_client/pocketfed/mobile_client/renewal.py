@@ -1,0 +1,149 @@
+"""Which bundle a phone works with: the newest that its server offers and its key vouches for, else the last good one."""
+
+import logging
+import shutil
+import time
+from collections.abc import Callable
+from itertools import count
+
+from pocketfed.core.acceptance import accept
+from pocketfed.core.bundle import Bundle, Release
+from pocketfed.core.errors import BundleError, Unreachable
+from pocketfed.mobile_client.bundle_store import BundleStore, writing
+from pocketfed.mobile_client.delivery import Depot
+from pocketfed.mobile_client.flower.agent import Pace
+
+EVERY = 600.0
+"""Seconds between two looks; one that brings no news is one small call."""
+
+LONGEST = 86_400.0
+"""Seconds that they grow to while what is offered is refused."""
+
+PACE = Pace()
+"""Of a phone that has no bundle at all."""
+
+log = logging.getLogger(__name__)
+
+
+class Renewed(Exception):
+    """A newer bundle is installed: whoever works with the one before begins anew."""
+
+
+class Renewal:
+    """Keeps the bundles of a store as new as those of a server."""
+
+    def __init__(
+        self,
+        store: BundleStore,
+        depot: Depot,
+        check: Callable[[Bundle], object] = lambda bundle: None,
+        every: float = EVERY,
+        sleep: Callable[[float], None] = time.sleep,
+        monotonic: Callable[[], float] = time.monotonic,
+    ) -> None:
+        """Nothing is asked yet.
+
+        Args:
+            store: of this phone.
+            depot: of its server.
+            check: tries a bundle before it is installed; raises `ProgramError` if it is of no use.
+            every: seconds between two looks.
+            sleep: waits so many seconds.
+            monotonic: a clock that only goes forward.
+        """
+        self._store, self._depot, self._check = store, depot, check
+        self._every, self._sleep, self._monotonic = every, sleep, monotonic
+        self._etag, self._refusals, self._next = "", 0, monotonic()
+
+    def open(self) -> Bundle:
+        """The phone's bundle, after a look at what the server offers. A server that does not answer is waited for
+        only by a phone that has no bundle.
+
+        Raises:
+            ServerError: this server will never do.
+            BundleError: what it offers is refused, and there is none from before.
+        """
+        for tried in count():
+            try:
+                self._renew()
+            except Unreachable as error:
+                if (bundle := self._store.open()) is not None:
+                    log.warning("%s; going on with %s", error, _named(bundle))
+                    return bundle
+                log.warning("%s; there is no bundle yet, trying again", error)
+                self._sleep(PACE.wait(tried))
+                continue
+            except BundleError as error:
+                if (bundle := self._store.open()) is None:
+                    raise
+                self._stay(error, bundle)
+                return bundle
+            if (bundle := self._store.open()) is not None:
+                return bundle
+            self._etag = ""  # what was there a moment ago is damaged now
+        raise AssertionError("counting has no end")
+
+    def nap(self, seconds: float) -> None:
+        """Wait, and look for a newer bundle if it is time; between two rounds, as installing one takes a while.
+
+        Raises:
+            Renewed: there is one.
+            ServerError: this server will never do.
+        """
+        self._sleep(seconds)
+        if self._monotonic() < self._next:
+            return
+        try:
+            renewed = self._renew()
+        except Unreachable as error:
+            log.info("no look for a newer bundle: %s", error)
+            return
+        except BundleError as error:
+            if (bundle := self._store.open()) is None:
+                raise
+            self._stay(error, bundle)
+            return
+        if renewed:
+            raise Renewed
+
+    def _renew(self) -> bool:
+        """Look once, and install what is newer; whether it was."""
+        self._next = self._monotonic() + self._every
+        offer = self._depot.offer(self._etag)
+        if offer is None:
+            return False
+        server, installed = self._depot.server, self._store.installed
+        release = accept(offer.manifest, offer.signature, self._store.trusted, installed, server)
+        newest = self._store.open()
+        new = newest is None or newest.id != release.id
+        if new:
+            assert offer.signature is not None  # `accept` has checked it
+            self._bring(release)
+            bundle = self._store.install(release, offer.manifest, offer.signature, self._check)
+            log.info("installed %s", _named(bundle))
+        else:
+            self._store.tidy()
+        self._etag, self._refusals = offer.etag, 0
+        return new
+
+    def _bring(self, release: Release) -> None:
+        place = self._store.incoming(release)
+        log.info("fetching bundle %s, version %d, %d bytes", release.id[:12], release.version, release.size)
+        with writing(self._store.folder):
+            for name, file in release.files.items():
+                path = place / name
+                same = None if path.exists() else self._store.find(file.sha256)
+                if same is not None and same.exists():
+                    path.parent.mkdir(parents=True, exist_ok=True)
+                    shutil.copyfile(same, path)
+                self._depot.fetch(release.id, name, file, path)
+
+    def _stay(self, error: BundleError, bundle: Bundle) -> None:
+        self._refusals += 1
+        wait = min(LONGEST, self._every * 2**self._refusals)
+        self._next = self._monotonic() + wait
+        log.warning("%s; going on with %s", error, _named(bundle))
+
+
+def _named(bundle: Bundle) -> str:
+    return f"bundle {bundle.id[:12]}, version {bundle.version}"

@@ -1,0 +1,425 @@
+"""A phone's bundle from the server's shelf to its own, whatever happens on the way: all of it, or the one before."""
+
+import json
+import os
+import shutil
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+from pathlib import Path
+
+import pytest
+
+from pocketfed.core.bundle import MANIFEST, SIGNATURE, Bundle, File, read_bundle
+from pocketfed.core.errors import BundleError, ProgramError, ServerError, Unreachable
+from pocketfed.core.signing import SigningKey, make_signing_key
+from pocketfed.mobile_client.bundle_store import CURRENT, BundleStore
+from pocketfed.mobile_client.delivery import Depot
+from pocketfed.mobile_client.flower.calls import Retry
+from pocketfed.mobile_client.renewal import EVERY, Renewal, Renewed
+from tests.bundles import PROGRAM, release
+from tests.mobile_client.shop import Shop, open_shop
+
+
+class Crash(BaseException):
+    """The phone's process ends here: nothing may catch this."""
+
+
+@pytest.fixture(scope="module")
+def key(tmp_path_factory: pytest.TempPathFactory) -> SigningKey:
+    return make_signing_key(tmp_path_factory.mktemp("keys") / "release")
+
+
+@pytest.fixture(scope="module")
+def opened() -> Iterator[Shop]:
+    with open_shop() as shop:
+        yield shop
+
+
+@pytest.fixture
+def shop(opened: Shop) -> Shop:
+    """With nothing on its shelf."""
+    vars(opened).update(vars(Shop(opened.url)))
+    return opened
+
+
+@pytest.fixture
+def first(shop: Shop, tmp_path: Path, key: SigningKey) -> Bundle:
+    """Offered."""
+    bundle = release(tmp_path / "first", key)
+    shop.offer(bundle)
+    return bundle
+
+
+@pytest.fixture
+def second(tmp_path: Path, key: SigningKey) -> Bundle:
+    return release(tmp_path / "second", key, version=2)
+
+
+def quick(url: str) -> Depot:
+    return Depot(url, retry=Retry(tries=3, first=0.0), sleep=lambda seconds: None)
+
+
+class Phone:
+    """A phone's folder, and its process, which can begin anew.
+
+    Attributes:
+        naps: how long it has waited, in seconds; its only clock.
+    """
+
+    def __init__(self, folder: Path, shop: Shop, key: SigningKey) -> None:
+        self.folder, self.shop, self.key = folder, shop, key
+        self.naps: list[float] = []
+        self.open_depots = ExitStack()
+        self.check: Callable[[Bundle], object] = lambda bundle: None
+        self.while_it_sleeps: Callable[[], None] = lambda: None
+
+    @property
+    def store(self) -> BundleStore:
+        return BundleStore(self.folder, self.key.public)
+
+    def sleep(self, seconds: float) -> None:
+        self.naps.append(seconds)
+        self.while_it_sleeps()
+
+    def renewal(self) -> Renewal:
+        depot = self.open_depots.enter_context(quick(self.shop.url))
+        return Renewal(
+            self.store,
+            depot,
+            lambda bundle: self.check(bundle),
+            sleep=self.sleep,
+            monotonic=lambda: sum(self.naps),
+        )
+
+    def open(self) -> Bundle:
+        return self.renewal().open()
+
+    @property
+    def folders(self) -> set[str]:
+        return {path.name for path in self.folder.iterdir()}
+
+
+@pytest.fixture
+def phone(tmp_path: Path, shop: Shop, key: SigningKey) -> Iterator[Phone]:
+    phone = Phone(tmp_path / "home" / "bundles", shop, key)
+    with phone.open_depots:
+        yield phone
+
+
+def test_a_new_phone_installs_what_is_offered_and_later_only_what_has_changed(
+    phone: Phone, shop: Shop, first: Bundle, second: Bundle, tmp_path: Path
+) -> None:
+    installed = phone.open()
+    assert (installed.id, installed.folder) == (first.id, phone.folder / first.id)
+    assert read_bundle(installed.folder, phone.key.public).id == first.id
+    assert phone.folders == {CURRENT, first.id}
+    shop.asked.clear()
+    assert phone.open().id == first.id
+    assert shop.asked == []
+    shop.offer(second)
+    assert phone.open().id == second.id
+    assert shop.asked == [("train.pte", "")]  # the rest is the same as before, and whole
+    assert phone.folders == {CURRENT, first.id, second.id}
+    third = release(tmp_path / "third", phone.key, 3, embed=b"new")
+    shop.offer(third)
+    assert phone.open().id == third.id
+    assert phone.folders == {CURRENT, second.id, third.id}
+
+
+def flip(name: str) -> Callable[[Shop, Bundle], None]:
+    def mutate(shop: Shop, bundle: Bundle) -> None:
+        shop.alter = lambda path, body: (
+            bytes([body[0] ^ 1]) + body[1:] if path.endswith(name) and body else body
+        )
+
+    return mutate
+
+
+def edit(shop: Shop, bundle: Bundle, change: Callable[[dict[str, object]], object]) -> None:
+    """The manifest, with its signature as it was."""
+    values = json.loads((bundle.folder / MANIFEST).read_text())
+    change(values)
+    (bundle.folder / MANIFEST).write_text(json.dumps(values, indent=2))
+    shop.offer(bundle)
+
+
+def add(shop: Shop, bundle: Bundle) -> None:
+    edit(shop, bundle, lambda values: values["files"].update(extra={"bytes": 0, "sha256": "0"}))  # type: ignore[attr-defined]
+
+
+def swap(shop: Shop, bundle: Bundle) -> None:
+    train, embed = bundle.folder / "train.pte", bundle.folder / "embed.pte"
+    contents = train.read_bytes(), embed.read_bytes()
+    train.write_bytes(contents[1])
+    embed.write_bytes(contents[0])
+
+
+def foreign(shop: Shop, bundle: Bundle) -> None:
+    stranger = make_signing_key(bundle.folder.parent / "stranger")
+    shop.offer(release(bundle.folder.parent / "foreign", stranger, 2))
+
+
+def outdated(shop: Shop, bundle: Bundle) -> None:
+    shop.offer(OLDER[0])
+
+
+def unsigned(shop: Shop, bundle: Bundle) -> None:
+    (bundle.folder / SIGNATURE).unlink()
+    shop.offer(bundle)
+
+
+def html(shop: Shop, bundle: Bundle) -> None:
+    shop.alter = lambda path, body: b"<" * len(body) if path == "/bundle" else body
+
+
+def refuse(shop: Shop, bundle: Bundle) -> None:
+    shop.status = 403
+
+
+OLDER: list[Bundle] = []
+MUTATIONS: dict[str, tuple[Callable[[Shop, Bundle], object], str]] = {
+    "a byte of the program": (flip("train.pte"), "has another train.pte than the manifest describes"),
+    "a byte of the embedding": (flip("embed.pte"), "has another embed.pte than the manifest describes"),
+    "a byte in a package": (flip("a model.bin"), "has another Embed.mlpackage/Data/a model.bin than"),
+    "a byte of the weights": (flip("safetensors"), "has another weights.safetensors than"),
+    "a byte of the configuration": (flip("config.toml"), "has another config.toml than"),
+    "a byte of the layout": (flip("layout.json"), "has another layout.json than"),
+    "a file deleted": (lambda s, b: (b.folder / "embed.pte").unlink(), r"does not give embed\.pte \(HTTP 404\)"),
+    "a file added": (add, "changed after it was signed"),
+    "a file cut short": (lambda s, b: (b.folder / "embed.pte").write_bytes(b"emb"), "has another embed.pte than"),
+    "a file longer": (lambda s, b: (b.folder / "embed.pte").write_bytes(b"x" * 10**6), "sends more than the 9001"),
+    "the manifest edited": (
+        lambda s, b: edit(s, b, lambda values: values.update(version=9)), "changed after it was signed",
+    ),
+    "two programs swapped": (swap, "has another embed.pte than the manifest describes|sends more than"),
+    "an older release": (outdated, "version 1, older than version 2 that is installed"),
+    "another key": (foreign, "was signed by the key"),
+    "not signed": (unsigned, "is not signed; sign it where it is made"),
+    "no bundle at all": (html, "offers is no bundle"),
+    "forbidden": (refuse, "does not give its bundle"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("mutation", MUTATIONS)
+def test_every_change_on_the_way_is_refused_and_the_installed_bundle_goes_on(
+    mutation: str, phone: Phone, shop: Shop, tmp_path: Path, key: SigningKey, caplog: pytest.LogCaptureFixture
+) -> None:
+    OLDER[:] = [release(tmp_path / "older", key, 1)]
+    good = release(tmp_path / "good", key, 2, embed=b"other")
+    shop.offer(good)
+    phone.open()
+    before = {path: path.read_bytes() for path in phone.folder.rglob("*") if path.is_file()}
+    third = release(tmp_path / "third", key, 3, embed=b"embedding!" * 900 + b"!")
+    # Nothing but what is tried may come from the bundle that is there.
+    for name in third.files:
+        if name not in ("train.pte", "embed.pte", "empty.pte"):
+            monkey = json.loads((third.folder / MANIFEST).read_text())["files"][name]["sha256"]
+            assert phone.store.find(monkey) is not None
+    shop.offer(third)
+    change, message = MUTATIONS[mutation]
+    change(shop, third)
+    fresh = Phone(tmp_path / "fresh", shop, key)
+    if mutation != "an older release":
+        with fresh.open_depots, pytest.raises(BundleError, match=message) as refused:
+            fresh.open()
+        assert "\n" not in str(refused.value)
+        assert fresh.store.installed is None
+    if mutation.startswith("a byte") and "program" not in mutation and "the embedding" not in mutation:
+        assert phone.open().id == third.id  # it has that file already
+        return
+    assert phone.open().id == good.id
+    assert "going on with bundle" in caplog.text
+    assert {path: path.read_bytes() for path in before} == before
+    assert phone.store.open() is not None
+    # And when that is over, it comes to the release at last.
+    shop.alter, shop.status = lambda path, body: body, None
+    shop.offer(release(tmp_path / "fourth", key, 4))
+    assert phone.open().version == 4
+
+
+def test_a_program_that_this_phone_cannot_load_is_not_installed(
+    phone: Phone, shop: Shop, first: Bundle, second: Bundle, caplog: pytest.LogCaptureFixture
+) -> None:
+    phone.open()
+    shop.offer(second)
+
+    def fail(bundle: Bundle) -> None:
+        raise ProgramError("the program cannot be loaded: 0x20")
+
+    phone.check = fail
+    assert phone.open().id == first.id
+    assert f"bundle {second.id[:12]} is of no use on this phone: the program cannot be loaded" in caplog.text
+    phone.check = lambda bundle: None
+    shop.asked.clear()
+    assert phone.open().id == second.id
+    assert shop.asked == []  # it was all there
+
+
+def test_an_interrupted_download_is_gone_on_with(phone: Phone, shop: Shop, first: Bundle) -> None:
+    size, step = len(PROGRAM) + 1, 40_000
+    shop.cut = {"train.pte": step}
+    depot = phone.open_depots.enter_context(quick(shop.url))
+    offered = json.loads((first.folder / MANIFEST).read_text())["files"]["train.pte"]
+    wanted, path = File(offered["bytes"], offered["sha256"]), phone.folder / "train.pte"
+    with pytest.raises(Unreachable, match="cannot be reached"):
+        depot.fetch(first.id, "train.pte", wanted, path)
+    assert path.stat().st_size == 3 * step
+    depot.fetch(first.id, "train.pte", wanted, path)
+    assert path.read_bytes() == (first.folder / "train.pte").read_bytes()
+    assert [asked for _, asked in shop.asked] == ["", *(f"bytes={n * step}-" for n in range(1, 6))]
+    assert shop.sent == size  # not a byte twice
+    depot.fetch(first.id, "train.pte", wanted, path)
+    assert len(shop.asked) == 6
+    # What lies there may be anything: of another file, or too much.
+    for litter in (b"x" * 10, b"x" * size, b"x" * (size + 1)):
+        shop.cut = {}
+        path.write_bytes(litter)
+        depot.fetch(first.id, "train.pte", wanted, path)
+        assert path.read_bytes() == (first.folder / "train.pte").read_bytes()
+
+
+def test_a_process_may_end_at_any_step(
+    phone: Phone, shop: Shop, first: Bundle, second: Bundle, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """Before each file operation in turn, until one run gets through: what is there is always one whole bundle."""
+    phone.open()
+    shutil.copytree(phone.folder, tmp_path / "before")
+    shop.offer(second)
+    real = {(os, "fsync"): os.fsync, (os, "replace"): os.replace, (shutil, "rmtree"): shutil.rmtree}
+    found = []
+    for step in range(200):
+        shutil.rmtree(phone.folder)
+        shutil.copytree(tmp_path / "before", phone.folder)
+        left = step
+
+        def at(name: object) -> Callable[..., object]:
+            def operate(*arguments: object, **options: object) -> object:
+                nonlocal left
+                left -= 1
+                if left < 0:
+                    raise Crash
+                return real[name](*arguments, **options)  # type: ignore[index, operator]
+
+            return operate
+
+        with monkeypatch.context() as patch:
+            for module, name in real:
+                patch.setattr(module, name, at((module, name)))
+            try:
+                phone.open()
+            except Crash:
+                pass
+            else:
+                break
+        good = phone.store.open()
+        assert good is not None
+        found.append(good.version)
+        assert phone.open().id == second.id
+        assert phone.folders == {CURRENT, first.id, second.id}
+    assert len(found) > 10
+    assert found == sorted(found)
+    assert {1, 2} == set(found)
+
+
+def test_a_damaged_bundle_is_replaced_by_the_one_before_and_mended(
+    phone: Phone, shop: Shop, first: Bundle, second: Bundle, caplog: pytest.LogCaptureFixture
+) -> None:
+    phone.open()
+    shop.offer(second)
+    phone.open()
+    (phone.folder / second.id / "train.pte").write_bytes(b"bad sector")
+    shop.status = 503
+    assert phone.open().id == first.id
+    assert "cannot be used" in caplog.text
+    shop.status = None
+    shop.offer(first)  # and still there is no way back
+    assert phone.open().id == first.id
+    assert "version 1, older than version 2" in caplog.text
+    shop.offer(second)
+    assert phone.open().id == second.id
+    assert read_bundle(phone.folder / second.id, phone.key.public).id == second.id
+    assert phone.folders == {CURRENT, first.id, second.id}
+
+
+@pytest.mark.parametrize("content", [None, b"", b"[]", b'{"id": 3, "version": "x", "former": "", "key": ""}'])
+def test_a_pointer_that_is_lost_is_made_of_what_is_there(
+    content: bytes | None, phone: Phone, shop: Shop, first: Bundle, second: Bundle
+) -> None:
+    phone.open()
+    shop.offer(second)
+    phone.open()
+    (phone.folder / CURRENT).unlink()
+    if content is not None:
+        (phone.folder / CURRENT).write_bytes(content)
+    shop.offer(first)
+    assert phone.open().id == second.id
+
+
+def test_bundles_of_another_key_count_for_nothing(
+    phone: Phone, shop: Shop, second: Bundle, tmp_path: Path
+) -> None:
+    shop.offer(second)
+    phone.open()
+    phone.key = make_signing_key(tmp_path / "new")
+    ours = release(tmp_path / "ours", phone.key, 1)
+    shop.offer(ours)
+    assert phone.open().id == ours.id
+    assert phone.folders == {CURRENT, ours.id}
+
+
+def test_a_full_disk_costs_nothing_that_is_there(
+    phone: Phone, shop: Shop, first: Bundle, second: Bundle, monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:  # fmt: skip
+    def full(handle: int) -> None:
+        raise OSError(28, "No space left on device")
+
+    phone.open()
+    shop.offer(second)
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "fsync", full)
+        assert phone.open().id == first.id
+    assert "(No space left on device); make room there; going on with bundle" in caplog.text
+    assert phone.open().id == second.id
+
+
+def test_a_phone_that_works_looks_now_and_then(
+    phone: Phone, shop: Shop, first: Bundle, second: Bundle, tmp_path: Path
+) -> None:
+    renewal = phone.renewal()
+    assert renewal.open().id == first.id
+    shop.offer(second)
+    for _ in range(9):
+        renewal.nap(EVERY / 10)  # too early to look
+    with pytest.raises(Renewed):
+        renewal.nap(EVERY / 10)
+    assert renewal.open().id == second.id
+    # What is refused is looked at less and less often.
+    shop.offer(first)
+    seen: list[int] = []
+    shop.alter = lambda path, body: (seen.append(len(phone.naps)), body)[1]  # type: ignore[func-returns-value]
+    for _ in range(16):
+        renewal.nap(EVERY)
+    assert [n - 11 for n in dict.fromkeys(seen)] == [0, 2, 6, 14]
+    assert phone.store.open() is not None
+
+
+def test_a_server_that_is_away_is_waited_for_by_those_that_have_nothing(
+    phone: Phone, shop: Shop, first: Bundle, caplog: pytest.LogCaptureFixture
+) -> None:
+    shop.status = 503
+    phone.while_it_sleeps = lambda: setattr(shop, "status", None if len(phone.naps) == 2 else 503)
+    assert phone.open().id == first.id
+    assert len(phone.naps) == 2
+    shop.status = 503
+    assert phone.open().id == first.id
+    assert len(phone.naps) == 2
+    assert "there is no bundle yet, trying again" in caplog.text
+
+
+def test_a_server_without_bundles_is_named(phone: Phone, shop: Shop) -> None:
+    with pytest.raises(BundleError, match="offers no bundle; serve one with pocketfed serve, or give it"):
+        phone.open()
+    phone.shop = Shop(url="ftp://127.0.0.1")
+    with pytest.raises(ServerError, match="no http:// or https:// address"):
+        phone.open()

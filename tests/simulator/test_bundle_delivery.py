@@ -1,0 +1,189 @@
+"""A server's bundle on phones: offered, renewed by a later release, reported with updates; the wrong layout refused."""
+
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import httpx
+import pytest
+
+from pocketfed.core.bundle import MANIFEST, read_bundle
+from pocketfed.core.errors import RunFolderError
+from pocketfed.core.layout import Layout, Role, Slice
+from pocketfed.core.signing import SigningKey, make_signing_key, public_path
+from pocketfed.server.outcome import Kind
+from pocketfed.simulator.bundling import Options, build_bundle
+from pocketfed.simulator.config import build_config
+from pocketfed.simulator.run_folder import RunFolder, read_metrics
+from pocketfed.simulator.server_run import BUNDLE, open_run
+from tests.conftest import Shown
+from tests.simulator.capture_folders import make_captures
+from tests.simulator.deployed import FEW, Server, bundle, fleet, page_says, settings
+from tests.simulator.processes import Process, free_port
+
+
+@pytest.fixture(scope="module")
+def key(tmp_path_factory: pytest.TempPathFactory) -> SigningKey:
+    return make_signing_key(tmp_path_factory.mktemp("keys") / "release")
+
+
+def offered(server: Server) -> tuple[str, int]:
+    said = httpx.get(f"{server.url}/bundle", trust_env=False).json()
+    return said["id"], said["version"]
+
+
+def test_a_server_offers_its_bundle_and_after_a_restart_a_later_release(
+    tmp_path: Path, key: SigningKey
+) -> None:
+    one = bundle(tmp_path / "one", settings(2), key=key)
+    two = bundle(tmp_path / "two", settings(2), key=key, version=2)
+    state = tmp_path / "state"
+    with Server(state, one) as server:
+        assert offered(server) == (read_bundle(one).id, 1)
+    with Server(state, two) as server:
+        assert offered(server) == (read_bundle(two).id, 2)
+    kept = state / BUNDLE
+    assert read_bundle(kept, key.public).version == 2
+    shutil.rmtree(two)
+    with Server(state, kept) as server:  # its own is not another one
+        assert offered(server)[1] == 2
+    with pytest.raises(RunFolderError, match="one is version 1, and phones may have version 2 of"):
+        Server(state, one)
+    unsigned = bundle(tmp_path / "again", settings(3), version=2)
+    with pytest.raises(RunFolderError, match="release it with a higher one: pocketfed bundle --version"):
+        Server(state, unsigned)
+    assert read_bundle(kept, key.public).version == 2
+
+
+def test_a_server_that_is_killed_while_it_takes_over_a_release_goes_on(
+    tmp_path: Path, key: SigningKey, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    one = bundle(tmp_path / "one", settings(2), key=key)
+    two = bundle(tmp_path / "two", settings(2), key=key, version=2)
+    state = tmp_path / "state"
+    open_run(state, one, None, None, lambda text: None)
+
+    def killed(found: object, folder: Path) -> object:
+        (folder / MANIFEST).unlink()
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr("pocketfed.simulator.server_run.copy_bundle", killed)
+        with pytest.raises(KeyboardInterrupt):
+            open_run(state, two, None, None, lambda text: None)
+    assert open_run(state, two, None, None, lambda text: None).bundle.version == 2
+
+
+def test_updates_say_which_bundle_they_are_from_and_the_server_says_so_too(
+    tmp_path: Path, key: SigningKey
+) -> None:
+    made, state = bundle(tmp_path / "bundle", settings(2), key=key), tmp_path / "state"
+    ids = [read_bundle(made).id, read_bundle(made).id, "ab" * 32]
+    with fleet(tmp_path) as phones, Server(state, made) as server:
+        for phone, name in zip(phones, ids, strict=True):
+            phone.bundle = name
+            phone.start(server.url)
+        server.result()
+    expected = {ids[0]: 2, ids[2]: 1}
+    assert [dict(outcome.bundles) for outcome in server.diary.outcomes] == [expected, expected]
+    assert [record.get("bundles") for record in read_metrics(RunFolder(state), 9)] == [
+        None,
+        expected,
+        expected,
+    ]
+    assert server.run.last.statuses == {}
+    with Server(state, made, settings(3)) as again:  # the page remembers
+        assert page_says(again.url, rf"{ids[0][:12]} \(2\), abababababab \(1\)")
+
+
+def test_an_update_for_another_layout_is_refused_whatever_its_phone_said_before(tmp_path: Path) -> None:
+    made = bundle(tmp_path / "bundle", settings(1, quorum=0.5))
+    other = Layout((Slice("backbone.v", (1000,), Role.BACKBONE, 0),))
+    with fleet(tmp_path) as phones, Server(tmp_path / "state", made) as server:
+        phones[1].layout, phones[1].bundle = other.digest, "cd" * 32
+        for phone in phones:
+            phone.start(server.url)
+        server.result()
+    (outcome,) = server.diary.outcomes
+    assert outcome.phones == FEW - 1
+    (failure,) = outcome.failures
+    assert (failure.phone, failure.kind) == (1, Kind.REFUSED)
+    assert failure.reason == f"weights have the layout {other.digest[:12]!r}, not this run's"
+    assert not outcome.bundles  # what did not count is not counted
+
+
+@pytest.mark.parametrize("ways", [[], ["--trust", "key.pub", "--bundle", "bundle"]])
+def test_one_way_to_a_bundle(ways: list[object], tmp_path: Path, pocketfed: Callable[..., Shown]) -> None:
+    shown = pocketfed("phone", "--server", "http://127.0.0.1:9", "--captures", tmp_path, *ways)
+    assert shown.code == 2
+    assert "give --trust with the public key that signs the server's bundles, or --bundle" in shown.err
+
+
+def test_a_key_that_is_none(tmp_path: Path, pocketfed: Callable[..., Shown]) -> None:
+    make_signing_key(tmp_path / "release")
+    for name, message in (
+        ("release", "holds the private key; give the public one"),
+        ("none", "cannot be read"),
+    ):
+        shown = pocketfed(
+            "phone", "--server", "http://127.0.0.1:9", "--captures", tmp_path, "--trust", tmp_path / name
+        )
+        assert (shown.code, message in shown.err) == (2, True)
+
+
+@pytest.mark.long
+def test_a_phone_with_nothing_but_a_public_key_takes_part_and_takes_over_a_release(
+    tmp_path: Path, key: SigningKey
+) -> None:
+    """Server and phone in processes of their own, real programs; the phone's process outlives the first bundle."""
+    signer = make_signing_key(tmp_path / "release")
+    make_captures(tmp_path / "captures", 16)
+    photos = tmp_path / "captures" / "photos"
+    config = build_config(
+        {
+            "rounds": 1,
+            "captures": {"photos": str(photos), "side": 16},
+            "learning": {"batch": 4},
+            "deployment": {"minimum": 1},
+        }
+    )
+    made = [
+        build_bundle(
+            config, None, tmp_path / f"v{version}",
+            Options(int8=False, coreml=False, version=version), signer, lambda text: None,
+        )
+        for version in (1, 2)
+    ]  # fmt: skip
+    port, state, home = free_port(), tmp_path / "state", tmp_path / "home"
+    serving = ["--state", str(state), "--insecure", "--open", "--port", str(port)]
+    servers = [
+        Process(
+            ["serve", "--bundle", str(one.folder), *serving, "--rounds", str(rounds)], tmp_path / "server.log"
+        )
+        for rounds, one in enumerate(made, 1)
+    ]
+    phone = Process(
+        [
+            "phone", "--server", f"http://127.0.0.1:{port}", "--trust", str(public_path(tmp_path / "release")),
+            "--captures", str(photos), "--home", str(home), "--rounds", "2", "--look-every", "1",
+        ],
+        tmp_path / "phone.log",
+    )  # fmt: skip
+    try:
+        servers[0].start()
+        phone.start()
+        assert servers[0].end() == 0, (tmp_path / "server.log").read_text()
+        servers[1].start()
+        assert servers[1].end() == 0, (tmp_path / "server.log").read_text()
+        assert phone.end() == 0
+    finally:
+        for process in (*servers, phone):
+            process.clear()
+    said = (tmp_path / "phone.log").read_text()
+    for bundle_ in made:
+        assert f"installed bundle {bundle_.id[:12]}, version {bundle_.version}" in said
+        assert read_bundle(home / "bundles" / bundle_.id, signer.public).id == bundle_.id
+    records = read_metrics(RunFolder(state), 9)
+    assert [record.get("bundles") for record in records] == [None, *({one.id: 1} for one in made)]
+    assert json.loads((home / "bundles" / "current").read_text())["id"] == made[1].id
