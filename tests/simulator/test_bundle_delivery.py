@@ -1,5 +1,6 @@
 """A server's bundle on phones: offered, renewed by a later release, reported with updates; the wrong layout refused."""
 
+import dataclasses
 import json
 import shutil
 from collections.abc import Callable
@@ -8,13 +9,13 @@ from pathlib import Path
 import httpx
 import pytest
 
-from pocketfed.core.bundle import MANIFEST, read_bundle
+from pocketfed.core.bundle import MANIFEST, PROGRAM, Contents, read_bundle, write_bundle
 from pocketfed.core.errors import RunFolderError
 from pocketfed.core.layout import Layout, Role, Slice
 from pocketfed.core.signing import SigningKey, make_signing_key, public_path
 from pocketfed.server.outcome import Kind
-from pocketfed.simulator.bundling import Options, build_bundle
-from pocketfed.simulator.config import build_config
+from pocketfed.simulator.bundles import make_bundle
+from pocketfed.simulator.config import build_config, to_toml
 from pocketfed.simulator.run_folder import RunFolder, read_metrics
 from pocketfed.simulator.server_run import BUNDLE, open_run
 from tests.conftest import Shown
@@ -133,9 +134,7 @@ def test_a_key_that_is_none(tmp_path: Path, pocketfed: Callable[..., Shown]) -> 
 
 
 @pytest.mark.long
-def test_a_phone_with_nothing_but_a_public_key_takes_part_and_takes_over_a_release(
-    tmp_path: Path, key: SigningKey
-) -> None:
+def test_a_phone_with_nothing_but_a_public_key_takes_part_and_takes_over_a_release(tmp_path: Path) -> None:
     """Server and phone in processes of their own, real programs; the phone's process outlives the first bundle."""
     signer = make_signing_key(tmp_path / "release")
     make_captures(tmp_path / "captures", 16)
@@ -148,13 +147,14 @@ def test_a_phone_with_nothing_but_a_public_key_takes_part_and_takes_over_a_relea
             "deployment": {"minimum": 1},
         }
     )
+    plain = make_bundle(config, None, tmp_path / "plain", lambda text: None)
+    contents = Contents(
+        plain.spec, plain.read_layout(), plain.weights, to_toml(config), {PROGRAM: plain.program}
+    )
     made = [
-        build_bundle(
-            config, None, tmp_path / f"v{version}",
-            Options(int8=False, coreml=False, version=version), signer, lambda text: None,
-        )
+        write_bundle(tmp_path / f"v{version}", dataclasses.replace(contents, version=version), signer)
         for version in (1, 2)
-    ]  # fmt: skip
+    ]
     port, state, home = free_port(), tmp_path / "state", tmp_path / "home"
     serving = ["--state", str(state), "--insecure", "--open", "--port", str(port)]
     servers = [

@@ -140,7 +140,7 @@ class Renewal:
 
     def _stay(self, error: BundleError, bundle: Bundle) -> None:
         self._refusals += 1
-        wait = min(LONGEST, self._every * 2**self._refusals)
+        wait = min(LONGEST, self._every * 2 ** min(self._refusals, 20))
         self._next = self._monotonic() + wait
         log.warning("%s; going on with %s", error, _named(bundle))
 
