@@ -4,11 +4,14 @@ import json
 import os
 import shutil
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from pathlib import Path
 
 import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
+from pocketfed.core.acceptance import accept
 from pocketfed.core.bundle import MANIFEST, SIGNATURE, Bundle, File, read_bundle
 from pocketfed.core.errors import BundleError, ProgramError, ServerError, Unreachable
 from pocketfed.core.signing import SigningKey, make_signing_key
@@ -235,6 +238,39 @@ def test_every_change_on_the_way_is_refused_and_the_installed_bundle_goes_on(
     shop.alter, shop.status = lambda path, body: body, None
     shop.offer(release(tmp_path / "fourth", key, 4))
     assert phone.open().version == 4
+
+
+@given(data=st.data())
+@settings(max_examples=40, suppress_health_check=[HealthCheck.function_scoped_fixture])
+def test_no_bit_of_what_is_offered_changes_what_is_accepted(
+    data: st.DataObject, phone: Phone, shop: Shop, first: Bundle
+) -> None:
+    """What stands beside the manifest and its signature may change, since nothing depends on it."""
+    position, bit = data.draw(st.integers(0, 10_000)), data.draw(st.integers(0, 7))
+
+    def alter(path: str, body: bytes) -> bytes:
+        changed = bytearray(body)
+        changed[position % len(body)] ^= 1 << bit
+        return bytes(changed)
+
+    shop.alter = alter
+    with suppress(BundleError), quick(shop.url) as depot:
+        offer = depot.offer()
+        assert offer is not None
+        assert accept(offer.manifest, offer.signature, phone.key.public, None, "here").id == first.id
+
+
+def test_a_bundle_in_anothers_place_is_not_taken_for_it(
+    phone: Phone, shop: Shop, first: Bundle, second: Bundle
+) -> None:
+    phone.open()
+    shop.offer(second)
+    phone.open()
+    shutil.rmtree(phone.folder / second.id)
+    shutil.copytree(first.folder, phone.folder / second.id)
+    bundle = phone.store.open()
+    assert bundle is not None
+    assert (bundle.id, bundle.folder.name) == (first.id, first.id)
 
 
 def test_a_program_that_this_phone_cannot_load_is_not_installed(

@@ -40,8 +40,18 @@ def test_a_server_offers_its_bundle_and_after_a_restart_a_later_release(
     one = bundle(tmp_path / "one", settings(2), key=key)
     two = bundle(tmp_path / "two", settings(2), key=key, version=2)
     state = tmp_path / "state"
-    with Server(state, one) as server:
+    server = Server(state, one)
+    server.place = dataclasses.replace(server.place, page_token="only for the page")
+    with server:
+        assert httpx.get(server.url, trust_env=False).status_code == 401
         assert offered(server) == (read_bundle(one).id, 1)
+        program = f"{server.url}/bundles/{read_bundle(one).id}/train.pte"
+        part = httpx.get(program, headers={"range": "bytes=3-"}, trust_env=False)
+        assert (part.status_code, part.content) == (206, b"program")
+        assert (
+            httpx.get(program, headers={"if-none-match": part.headers["etag"]}, trust_env=False).content
+            == b""
+        )
     with Server(state, two) as server:
         assert offered(server) == (read_bundle(two).id, 2)
     kept = state / BUNDLE

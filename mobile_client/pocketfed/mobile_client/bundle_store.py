@@ -144,7 +144,10 @@ class BundleStore:
         if not name:
             return None
         try:
-            return read_bundle(self.folder / name, self.trusted)
+            bundle = read_bundle(self.folder / name, self.trusted)
+            if bundle.id != name:
+                raise BundleError(f"{self.folder / name} holds another bundle, {bundle.id[:12]}")
+            return bundle
         except BundleError as error:
             log.warning("an installed bundle cannot be used: %s", error)
             return None
