@@ -176,7 +176,7 @@ def test_a_phone_with_nothing_but_a_public_key_takes_part_and_takes_over_a_relea
     phone = Process(
         [
             "phone", "--server", f"http://127.0.0.1:{port}", "--trust", str(public_path(tmp_path / "release")),
-            "--captures", str(photos), "--home", str(home), "--rounds", "2", "--look-every", "1",
+            "--captures", str(photos), "--home", str(home), "--rounds", "2", "--look-every", "1", "--threads", "2",
         ],
         tmp_path / "phone.log",
     )  # fmt: skip
