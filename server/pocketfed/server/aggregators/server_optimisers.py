@@ -26,7 +26,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import Annotated, Any, ClassVar
+from typing import Annotated, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -38,12 +38,12 @@ from pocketfed.core.plan import Update
 from pocketfed.server.aggregators.aggregator import Aggregator, Broadcast, GlobalModel
 from pocketfed.server.aggregators.registry import build_aggregator
 from pocketfed.server.aggregators.room import check_room
+from pocketfed.server.aggregators.steps import Steps, Vector, adaptive, averaged, momentum, summed, towards
 from pocketfed.server.aggregators.tree import factors_of
 
 Rate = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 Decay = Annotated[float, Field(ge=0, lt=1)]
-Vector = NDArray[np.float64]
-"""Of the scalars that are no running statistics, in the order of the layout."""
+NotNegative = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 
 
 def optimised(layout: Layout) -> NDArray[np.bool_]:
@@ -55,7 +55,7 @@ def optimised(layout: Layout) -> NDArray[np.bool_]:
 
 @dataclass(frozen=True)
 class ServerOptimiser(ABC):
-    """What the four share.
+    """Any fold, with a step in the direction of its result. The four rules are its settings, and choose the steps.
 
     Attributes:
         over: name of the rule whose result gives the direction.
@@ -65,13 +65,15 @@ class ServerOptimiser(ABC):
     over: str = "fedavg"
     over_settings: Mapping[str, Any] = field(default_factory=dict)
 
-    moments: ClassVar[tuple[str, ...]]
-    """Names of what is remembered."""
-
     def __post_init__(self) -> None:
         """Raises ConfigError if there is no rule to go over, or none with such settings."""
         if isinstance(self.inner, ServerOptimiser):
             raise ConfigError([f"over: {self.over} is a server optimiser itself; name a rule that is none"])
+
+    @property
+    @abstractmethod
+    def steps(self) -> Steps:
+        """What becomes of a direction."""
 
     @cached_property
     def inner(self) -> Aggregator[Any]:
@@ -80,14 +82,6 @@ class ServerOptimiser(ABC):
             return build_aggregator(self.over, self.over_settings)
         except ConfigError as error:
             raise ConfigError([f"over: {problem}" for problem in error.problems]) from error
-
-    @abstractmethod
-    def initial(self, name: str) -> float:
-        """What every entry of a moment is before the first round."""
-
-    @abstractmethod
-    def step(self, direction: Vector, moments: Mapping[str, Vector]) -> tuple[Vector, Mapping[str, Vector]]:
-        """What to add to the weights, and the moments of the next round."""
 
     def check_room(self, phones: int, layout: Layout) -> None:
         """See `room.Roomy`."""
@@ -115,10 +109,12 @@ class ServerOptimiser(ABC):
         if not state.updates:
             return GlobalModel(begun.weights, begun.memory)
         found = self.inner.finish(state)
-        own = optimised(begun.layout)
+        own, steps = optimised(begun.layout), self.steps
         before = begun.weights[own].astype(np.float64)
-        moments = {name: self._remembered(begun, name, len(before)) for name in self.moments}
-        step, moments_after = self.step(found.weights[own] - before, moments)
+        moments = {
+            name: self._remembered(begun, name, len(before), value) for name, value in steps.initial.items()
+        }
+        step, moments_after = steps.update(found.weights[own] - before, moments)
         weights = found.weights.copy()
         weights[own] = before + step
         kept = {self._key(name): moment.astype(np.float32) for name, moment in moments_after.items()}
@@ -127,9 +123,9 @@ class ServerOptimiser(ABC):
     def _key(self, name: str) -> str:
         return f"{type(self).__name__}.{name}"
 
-    def _remembered(self, begun: Broadcast, name: str, size: int) -> Vector:
+    def _remembered(self, begun: Broadcast, name: str, size: int, initial: float) -> Vector:
         kept = begun.memory.get(self._key(name))
-        return np.full(size, self.initial(name)) if kept is None else kept.astype(np.float64)
+        return np.full(size, initial) if kept is None else kept.astype(np.float64)
 
 
 @dataclass(frozen=True)
@@ -144,21 +140,15 @@ class FedAvgM(ServerOptimiser):
     learning_rate: Rate = 1.0
     momentum: Decay = 0.9
 
-    moments: ClassVar[tuple[str, ...]] = ("momentum",)
-
-    def initial(self, name: str) -> float:
+    @property
+    def steps(self) -> Steps:
         """See `ServerOptimiser`."""
-        return 0.0
-
-    def step(self, direction: Vector, moments: Mapping[str, Vector]) -> tuple[Vector, Mapping[str, Vector]]:
-        """See `ServerOptimiser`."""
-        momentum = self.momentum * moments["momentum"] + direction
-        return self.learning_rate * momentum, {"momentum": momentum}
+        return momentum(self.learning_rate, self.momentum)
 
 
 @dataclass(frozen=True)
-class Adaptive(ServerOptimiser):
-    """What the three rules with a second moment share.
+class FedAdagrad(ServerOptimiser):
+    """See the module's docstring.
 
     Attributes:
         learning_rate: eta.
@@ -168,66 +158,55 @@ class Adaptive(ServerOptimiser):
     """
 
     learning_rate: Rate = 0.01
+    momentum: Decay = 0.0
+    tau: Rate = 1e-3
+    second: NotNegative | None = None
+
+    @property
+    def steps(self) -> Steps:
+        """See `ServerOptimiser`."""
+        return adaptive(self.learning_rate, self.momentum, self.tau, self.second, summed)
+
+
+@dataclass(frozen=True)
+class FedYogi(ServerOptimiser):
+    """See the module's docstring.
+
+    Attributes:
+        learning_rate, momentum, tau, second: as of `FedAdagrad`.
+        second_momentum: beta_2.
+    """
+
+    learning_rate: Rate = 0.01
     momentum: Decay = 0.9
     tau: Rate = 1e-3
-    second: Annotated[float, Field(ge=0, allow_inf_nan=False)] | None = None
+    second: NotNegative | None = None
+    second_momentum: Decay = 0.99
 
-    moments: ClassVar[tuple[str, ...]] = ("momentum", "second")
-
-    @abstractmethod
-    def grown(self, second: Vector, square: Vector) -> Vector:
-        """The second moment after a direction with these squares."""
-
-    def initial(self, name: str) -> float:
+    @property
+    def steps(self) -> Steps:
         """See `ServerOptimiser`."""
-        if name == "momentum":
-            return 0.0
-        return self.tau**2 if self.second is None else self.second
-
-    def step(self, direction: Vector, moments: Mapping[str, Vector]) -> tuple[Vector, Mapping[str, Vector]]:
-        """See `ServerOptimiser`."""
-        momentum = self.momentum * moments["momentum"] + (1 - self.momentum) * direction
-        second = self.grown(moments["second"], np.square(direction))
-        step = self.learning_rate * momentum / (np.sqrt(second) + self.tau)
-        return step, {"momentum": momentum, "second": second}
+        grown = towards(self.second_momentum)
+        return adaptive(self.learning_rate, self.momentum, self.tau, self.second, grown)
 
 
 @dataclass(frozen=True)
-class FedAdagrad(Adaptive):
-    """See the module's docstring."""
-
-    momentum: Decay = 0.0
-
-    def grown(self, second: Vector, square: Vector) -> Vector:
-        """See `Adaptive`."""
-        return second + square
-
-
-@dataclass(frozen=True)
-class FedYogi(Adaptive):
+class FedAdam(ServerOptimiser):
     """See the module's docstring.
 
     Attributes:
+        learning_rate, momentum, tau, second: as of `FedAdagrad`.
         second_momentum: beta_2.
     """
 
+    learning_rate: Rate = 0.01
+    momentum: Decay = 0.9
+    tau: Rate = 1e-3
+    second: NotNegative | None = None
     second_momentum: Decay = 0.99
 
-    def grown(self, second: Vector, square: Vector) -> Vector:
-        """See `Adaptive`."""
-        return second - (1 - self.second_momentum) * square * np.sign(second - square)
-
-
-@dataclass(frozen=True)
-class FedAdam(Adaptive):
-    """See the module's docstring.
-
-    Attributes:
-        second_momentum: beta_2.
-    """
-
-    second_momentum: Decay = 0.99
-
-    def grown(self, second: Vector, square: Vector) -> Vector:
-        """See `Adaptive`."""
-        return self.second_momentum * second + (1 - self.second_momentum) * square
+    @property
+    def steps(self) -> Steps:
+        """See `ServerOptimiser`."""
+        grown = averaged(self.second_momentum)
+        return adaptive(self.learning_rate, self.momentum, self.tau, self.second, grown)
