@@ -1,4 +1,8 @@
-"""Python files from outside the package that add to its registries."""
+"""Python files from outside the package that add to its registries.
+
+A bundle has no code in it: it says by name and hash which files it was made with, and whoever needs them has to have
+them. A file that this process has imported from elsewhere is as good as the one that a configuration names.
+"""
 
 import hashlib
 import importlib.util
@@ -7,6 +11,9 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from pocketfed.core.errors import ConfigError
+
+LOADED: dict[str, Path] = {}
+"""What this process has imported: paths by the SHA-256 (hex) of what was in them."""
 
 
 def load_plugins(paths: Sequence[Path]) -> None:
@@ -25,6 +32,16 @@ def load_plugins(paths: Sequence[Path]) -> None:
         raise ConfigError(problems)
 
 
+def plugin_digest(path: Path) -> str:
+    """SHA-256 (hex) of a plug-in's content."""
+    return hashlib.sha256(path.read_bytes()).hexdigest()
+
+
+def plugin_records(paths: Sequence[Path]) -> list[dict[str, str]]:
+    """What a manifest says of plug-ins, which exist: name and hash of each, in order."""
+    return [{"name": path.name, "sha256": plugin_digest(path)} for path in paths]
+
+
 def _load(path: Path) -> None:
     name = f"pocketfed_plugin_{path.stem}_{hashlib.sha256(str(path).encode()).hexdigest()[:8]}"
     if name in sys.modules:
@@ -32,6 +49,7 @@ def _load(path: Path) -> None:
     spec = importlib.util.spec_from_file_location(name, path)
     if not path.is_file() or spec is None or spec.loader is None:
         raise ConfigError([f"plugin {path} is no Python file; give the path of one, ending in .py"])
+    digest = plugin_digest(path)
     module = importlib.util.module_from_spec(spec)
     sys.modules[name] = module
     try:
@@ -39,3 +57,4 @@ def _load(path: Path) -> None:
     except Exception as error:
         del sys.modules[name]
         raise ConfigError([f"plugin {path} cannot be imported: {type(error).__name__}: {error}"]) from error
+    LOADED[digest] = path

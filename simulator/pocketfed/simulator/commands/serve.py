@@ -25,6 +25,12 @@ def serve(
         Path | None,
         typer.Option(help="TOML file in place of the bundle's own; see \\[deployment] in docs/serve.md."),
     ] = None,
+    plugin: Annotated[
+        list[Path] | None,
+        typer.Option(
+            help="Python file that the bundle was made with, if it is elsewhere by now; may be given again."
+        ),
+    ] = None,
     host: Annotated[str, typer.Option(help="Address to listen at; 0.0.0.0 for every network.")] = "127.0.0.1",
     port: Annotated[int, typer.Option(min=0, max=65535, help="0 takes one that is free.")] = 8443,
     cert: Annotated[Path | None, typer.Option(help="The server's certificate, PEM.")] = None,
@@ -76,6 +82,7 @@ def serve(
     with console.status("starting"):
         # Torch and Flower take seconds to import; --help must not wait for them.
         from pocketfed.core.errors import ConfigError
+        from pocketfed.core.plugins import load_plugins
         from pocketfed.server.logs import LogFormat, structured_logs
         from pocketfed.server.serving import Tls
         from pocketfed.server.watch.metrics import Metrics
@@ -105,6 +112,7 @@ def serve(
             if rounds is not None:
                 raise ConfigError(["--rounds: an edge server's rounds come from --upstream; leave it out"])
             check_address(upstream, upstream_insecure, "--upstream-insecure")
+        load_plugins(plugin or [])
         settings = build_config(read_toml(config)) if config else None
     with exclusive_state(state):
         with console.status("opening the bundle") as status:

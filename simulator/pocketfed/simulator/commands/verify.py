@@ -13,6 +13,12 @@ def verify(
     key: Annotated[
         Path | None, typer.Option(help="Public key that must have signed it. \\[default: any, or none]")
     ] = None,
+    plugin: Annotated[
+        list[Path] | None,
+        typer.Option(
+            help="Python file that the bundle was made with, if it is elsewhere by now; may be given again."
+        ),
+    ] = None,
     signature_only: Annotated[
         bool, typer.Option("--signature-only", help="Check signature, hashes and files, and run nothing.")
     ] = False,
@@ -45,8 +51,10 @@ def verify(
         )
         if signature_only:
             return
+        from pocketfed.core.plugins import load_plugins
         from pocketfed.simulator.verification import BOUNDS, verify_programs
 
+        load_plugins(plugin or [])
         rows = list(verify_programs(bundle, lambda name: status.update(f"running {name}")))
     table = Table("what", "precision", "largest error", "at most", "")
     former = ""
