@@ -16,10 +16,14 @@ import soundfile
 from PIL import Image
 
 from pocketfed.core.errors import BundleError
+from pocketfed.core.learning_task import initial_weights
 from pocketfed.mobile_client.delivery import Depot
+from pocketfed.server.checkpoint import Checkpoint, save_checkpoint
 from pocketfed.simulator.bench.run import Figures
 from pocketfed.simulator.cli import main
 from pocketfed.simulator.config import Config, PrivacyConfig, build_config
+from pocketfed.simulator.program import recorded, task_of
+from pocketfed.simulator.run_folder import RunFolder, begin
 from tests.conftest import REPOSITORY
 
 PAGES = [
@@ -231,6 +235,24 @@ def test_bundles(captures: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     delivery = {"serve", "phone"}
     assert {words[0] for words in page} == {"keys", "bundle", "inspect", "verify"} | delivery
     for words in (words for words in page if words[0] not in delivery):
+        less = ["--no-int8", "--no-coreml"] if words[0] == "bundle" else []
+        assert run([*words, *less], monkeypatch) == 0, words
+
+
+def test_classifiers(captures: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The page's commands in order, on a run of which only the untrained round is there."""
+    monkeypatch.chdir(tmp_path)
+    shutil.copytree(captures / "photos", tmp_path / "album")
+    values = {"captures": {"side": 16, "photos": str(tmp_path / "album")}, "learning": {"batch": 4}}
+    config = build_config(values)
+    task = task_of(config, recorded(config))
+    folder = RunFolder(tmp_path / "runs" / "demo")
+    begin(folder, config)
+    weights = initial_weights(task, 0)
+    save_checkpoint(folder.checkpoints, Checkpoint(0, 0, weights, task.layout, {"round": 0}))
+    page = [shlex.split(command)[1:] for command in _commands_of(REPOSITORY / "docs" / "classifiers.md")]
+    assert {words[0] for words in page} == {"probe", "bundle", "verify"}
+    for words in page:
         less = ["--no-int8", "--no-coreml"] if words[0] == "bundle" else []
         assert run([*words, *less], monkeypatch) == 0, words
 

@@ -8,6 +8,8 @@
     │   ├── BundleError            a bundle that is missing, damaged, or of another version
     │   │   ├── SignatureError     a bundle that was not signed, or changed, or signed by another key
     │   │   └── OutdatedError      a bundle that is no later release than the one that is installed
+    │   ├── HeadError              a classifier's head that is damaged, or belongs to another encoder
+    │   ├── MigrationError         weights of one network cannot begin another
     │   ├── KeyFileError           a key or a certificate that is missing, damaged, or readable by others
     │   ├── ServerError            a server that cannot be started, reached, or refuses this phone for good
     │   ├── PolicyError            a file with a phone's policy or state that cannot be used
@@ -65,6 +67,14 @@ class SignatureError(BundleError):
 
 class OutdatedError(BundleError):
     """A bundle is no later release than the one that is installed."""
+
+
+class HeadError(UserError):
+    """A classifier's head is missing, damaged, or of another encoder than the one that it is to sit on."""
+
+
+class MigrationError(UserError):
+    """Weights cannot be carried over into another layout, because the backbones differ; the message says where."""
 
 
 class KeyFileError(UserError):

@@ -5,6 +5,7 @@ absolute accuracy of a small network moves by more with the seed than training m
 """
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
@@ -66,13 +67,24 @@ def is_labelled(split: Split) -> bool:
     return len(test) > 0 and whole and len(np.unique(train)) > 1
 
 
+def says_something(features: Features) -> bool:
+    """Whether all features are finite, and their squares too."""
+    with np.errstate(over="ignore", invalid="ignore"):
+        return bool(np.isfinite(np.square(features).sum()))
+
+
+def linear_probe() -> Any:
+    """scikit-learn's logistic regression on standardised features, C = 0.1; not fitted yet."""
+    return make_pipeline(StandardScaler(), LogisticRegression(C=0.1, max_iter=1000))
+
+
 def judge(
     bank: Features, bank_labels: NDArray[np.int64], test: Features, test_labels: NDArray[np.int64]
 ) -> Accuracy:
     """Accuracy on `test` given the labelled `bank`.
 
-    k-NN: the 20 nearest by cosine similarity (fewer in a smaller bank), each with one vote. Linear probe: logistic
-    regression on standardised features, C = 0.1.
+    k-NN: the 20 nearest by cosine similarity (fewer in a smaller bank), each with one vote. Linear probe: see
+    `linear_probe`.
 
     Raises:
         ValueError: the features are not finite.
@@ -80,10 +92,9 @@ def judge(
     for features in (bank, test):
         check_array(features)  # finite, or a clear error here and not a wrong figure later
     knn = KNeighborsClassifier(n_neighbors=min(20, len(bank)), metric="cosine", algorithm="brute")
-    probe = make_pipeline(StandardScaler(), LogisticRegression(C=0.1, max_iter=1000))
     return Accuracy(
         knn=float(knn.fit(bank, bank_labels).score(test, test_labels)),
-        probe=float(probe.fit(bank, bank_labels).score(test, test_labels)),
+        probe=float(linear_probe().fit(bank, bank_labels).score(test, test_labels)),
     )
 
 
@@ -93,7 +104,6 @@ def evaluate(task: LearningTask, weights: NDArray[np.float32], split: Split) -> 
     None if the features say nothing: they are not finite, or so large that their squares are not.
     """
     bank, test = embed(task, weights, split.train), embed(task, weights, split.test)
-    with np.errstate(over="ignore", invalid="ignore"):
-        if not all(np.isfinite(np.square(features).sum()) for features in (bank, test)):
-            return None
+    if not (says_something(bank) and says_something(test)):
+        return None
     return judge(bank, clip_labels(split.train), test, clip_labels(split.test))

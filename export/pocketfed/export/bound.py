@@ -1,4 +1,4 @@
-"""A backbone with weights inside, in its form for inference; every inference program begins with it."""
+"""A backbone, and a classifier's head, with weights inside; every inference program is made of them."""
 
 import copy
 
@@ -8,6 +8,7 @@ from numpy.typing import NDArray
 from torch import nn
 
 from pocketfed.core.backbones.folding import can_fuse, fuse
+from pocketfed.core.head import Head
 from pocketfed.core.learning_task import LearningTask
 
 
@@ -20,3 +21,13 @@ def bound_backbone(task: LearningTask, weights: NDArray[np.float32]) -> nn.Modul
     task.layout.load(encoder, torch.from_numpy(weights.copy()))
     backbone = encoder.backbone.requires_grad_(False).eval()
     return fuse(backbone) if can_fuse(backbone) else backbone
+
+
+def bound_head(head: Head | None) -> nn.Module:
+    """The head, frozen: features [n, features] -> scores [n, classes]; without one, features stay features."""
+    if head is None:
+        return nn.Identity()
+    classes, features = head.weight.shape
+    linear = nn.Linear(features, classes)
+    linear.load_state_dict({"weight": torch.from_numpy(head.weight), "bias": torch.from_numpy(head.bias)})
+    return linear.requires_grad_(False).eval()

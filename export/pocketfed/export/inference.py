@@ -1,9 +1,10 @@
-"""Inference programs: raw captures in, features out, the weights baked in as constants.
+"""Inference programs: raw captures in, features or class scores out, the weights baked in as constants.
 
     front end ── lower ──► products ─┐
-    backbone, weights bound ─────────┴─► export ──► (int8: quantise) ──► decompose ──► XNNPACK
+    backbone, weights bound ─────────┼─► export ──► (int8: quantise) ──► decompose ──► XNNPACK
+    (a classifier's head) ───────────┘
 
-The function is that of `learning_step.embedding`. Where the learning step must write convolutions as products,
+The function is that of `learning_step.embedding`, and of `head` behind it if there is one. Where the learning step must write convolutions as products,
 because its weights change with every call, this program has XNNPACK's convolutions, and parallel linear branches fused.
 """
 
@@ -17,10 +18,11 @@ from torch import Tensor, fx, nn
 from torch.export import ExportedProgram
 
 from pocketfed.core.errors import ExportError
+from pocketfed.core.head import Head
 from pocketfed.core.learning_step import embed_method
 from pocketfed.core.learning_task import LearningTask
 from pocketfed.core.modality import Modality
-from pocketfed.export.bound import bound_backbone
+from pocketfed.export.bound import bound_backbone, bound_head
 from pocketfed.export.constant_operands import constants_on_the_right
 from pocketfed.export.delegation import count_operators
 from pocketfed.export.executorch import Program, exported_program, exporting, finish
@@ -40,11 +42,13 @@ def export_inference(
     precision: Precision = "float32",
     calibration: NDArray[Any] | None = None,
     allow_portable: bool = False,
+    head: Head | None = None,
 ) -> Program:
     """Export the embedding of one modality with fixed weights; the method is `embed_photo` or `embed_sound`.
 
     The program maps captures [batch, *capture_shape] (photos uint8, sounds float32) to features float32
-    [batch, features].
+    [batch, features]. With a head the method is `classify_photo` or `classify_sound`, and gives scores float32
+    [batch, classes].
 
     Args:
         task: whose backbone and view.
@@ -54,6 +58,7 @@ def export_inference(
         precision: int8 quantises the backbone's convolutions and linear layers; the front end stays float32.
         calibration: for int8, real captures [n, *capture_shape], n at least `batch`; a hundred or more are enough.
         allow_portable: accept operators that XNNPACK does not take and run them as slow portable kernels.
+        head: of this very encoder; it stays float32.
 
     Raises:
         ExportError: the weights, the modality or the calibration do not fit the task; the backbone cannot be
@@ -61,7 +66,9 @@ def export_inference(
     """
     _check(task, weights, modality)
     name, blank = _signature(task, modality, batch)
-    net = _Embedding(task, weights, modality, blank)
+    if head is not None:
+        name = f"classify_{modality}"
+    net = _Embedding(task, weights, modality, blank, head)
     with exporting():
         exported = exported_program(name, net, (blank,))
         if precision == "int8":
@@ -72,23 +79,24 @@ def export_inference(
 
 
 class _Embedding(nn.Module):
-    """Captures [batch, *capture_shape] -> (features [batch, features],)."""
+    """Captures [batch, *capture_shape] -> (features [batch, features],), or with a head (scores [batch, classes],)."""
 
     front: fx.GraphModule
 
     def __init__(
-        self, task: LearningTask, weights: NDArray[np.float32], modality: Modality, blank: Tensor
-    ) -> None:
+        self, task: LearningTask, weights: NDArray[np.float32], modality: Modality, blank: Tensor, head: Head | None
+    ) -> None:  # fmt: skip
         super().__init__()
         view = task.views[modality]
         front = lower(lambda captures: (view.plain(view.front(captures)),), (blank,))
         self.front = constants_on_the_right(front)
         self.backbone = bound_backbone(task, weights)
+        self.head = bound_head(head)
 
     def forward(self, captures: Tensor) -> tuple[Tensor]:
         """See the class."""
         (view,) = self.front(captures)
-        return (self.backbone(view),)
+        return (self.head(self.backbone(view)),)
 
 
 def _check(task: LearningTask, weights: NDArray[np.float32], modality: Modality) -> None:

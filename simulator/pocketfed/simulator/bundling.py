@@ -1,7 +1,7 @@
 """The whole bundle that a mobile team takes into its app: the learning step, and inference for Android and iOS."""
 
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pocketfed.core.bundle import PROGRAM, Bundle, Contents, write_bundle
+from pocketfed.core.head import Head
 from pocketfed.core.learning_step import embed_method, methods
 from pocketfed.core.learning_task import LearningTask, initial_weights
 from pocketfed.core.manifest import about_task, describe_embedding, describe_step
@@ -17,10 +18,12 @@ from pocketfed.core.modality import Modality
 from pocketfed.core.program_spec import program_spec
 from pocketfed.core.signing import SigningKey
 from pocketfed.export.coreml.convert import save
-from pocketfed.export.coreml.embedding import BATCHES, CAPTURES, EMBEDDING, embedding_package
+from pocketfed.export.coreml.embedding import BATCHES, CAPTURES, EMBEDDING, SCORES, embedding_package
 from pocketfed.export.inference import Precision, export_inference
 from pocketfed.export.program import task_program
 from pocketfed.export.versions import exporter_versions
+from pocketfed.simulator.bundles import about_plugins
+from pocketfed.simulator.classifiers import about_heads, check_heads, head_files
 from pocketfed.simulator.config import Config, to_toml
 from pocketfed.simulator.program import recorded, task_of
 from pocketfed.simulator.simulate import load_captures
@@ -41,12 +44,14 @@ class Options:
         int8: whether quantised inference programs are made, for which captures are read.
         coreml: whether Core ML packages are made.
         version: of the release; rises.
+        heads: classifiers that are added, for programs from captures to scores.
     """
 
     batch: int = 1
     int8: bool = True
     coreml: bool = True
     version: int = 1
+    heads: Mapping[Modality, Head] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -81,18 +86,23 @@ def build_bundle(
         tell: is told of what takes long.
 
     Raises:
-        UserError: captures cannot be read, or a program cannot be exported; nothing has been written then.
+        UserError: captures cannot be read, a head belongs to another encoder, or a program cannot be exported; nothing
+            has been written then.
     """
     task = task_of(config, recorded(config))
     begun = initial_weights(task, config.seed) if weights is None else weights
+    check_heads(task, begun, options.heads)
     parts = list(_parts(config, task, begun, options, tell))
     about = {
         **about_task(task),
+        **about_heads(options.heads),
+        **about_plugins(config),
         "made_with": exporter_versions(),
         "programs": {name: entry for part in parts for name, entry in part.about.items()},
     }
     spec = program_spec(task, config.learning.mode == "mixed")
     files = {name: content for part in parts for name, content in part.files.items()}
+    files |= head_files(options.heads)
     tell("writing")
     contents = Contents(spec, task.layout, begun, to_toml(config), files, about, options.version)
     return write_bundle(folder, contents, key)
@@ -117,6 +127,11 @@ def _parts(
         if options.coreml:
             tell(f"Core ML for {modality}s")
             yield _package(task, weights, modality, image=modality is Modality.PHOTO)
+        if (head := options.heads.get(modality)) is not None:
+            tell(f"a classifier of {modality}s")
+            yield _inference(task, weights, modality, options.batch, "float32", None, head)
+            if options.coreml:
+                yield _package(task, weights, modality, image=modality is Modality.PHOTO, head=head)
 
 
 def _training(config: Config, task: LearningTask) -> Part:
@@ -137,26 +152,37 @@ def _inference(
     batch: int,
     precision: Precision,
     calibration: NDArray[Any] | None,
+    head: Head | None = None,
 ) -> Part:
-    program = export_inference(task, weights, modality, batch, precision=precision, calibration=calibration)
-    name = f"embed_{modality}.pte" if precision == "float32" else f"embed_{modality}_{precision}.pte"
-    method = embed_method(task, modality)
-    described = describe_embedding(method)
+    program = export_inference(
+        task, weights, modality, batch, precision=precision, calibration=calibration, head=head
+    )
+    (method,) = program.methods
+    name = f"{method}.pte" if precision == "float32" else f"{method}_{precision}.pte"
+    described = describe_embedding(embed_method(task, modality))
     for value in (described["inputs"][1], described["outputs"][0]):
         value["shape"][0] = batch
+    if head is not None:
+        described["outputs"] = [_scores(head, batch)]
     described["inputs"] = described["inputs"][1:]  # the weights are inside
     about = {
         "runtime": "executorch", "backend": "xnnpack", "precision": precision,
-        "methods": {method.name: described},
+        "methods": {method: described},
     }  # fmt: skip
     return Part({name: program.buffer}, {name: about})
 
 
-def _package(task: LearningTask, weights: NDArray[np.float32], modality: Modality, image: bool) -> Part:
-    name = f"Embed{str(modality).capitalize()}.mlpackage"
+def _package(
+    task: LearningTask,
+    weights: NDArray[np.float32],
+    modality: Modality,
+    image: bool,
+    head: Head | None = None,
+) -> Part:
+    name = f"{'Embed' if head is None else 'Classify'}{str(modality).capitalize()}.mlpackage"
     with TemporaryDirectory() as place:
         path = Path(place) / name
-        save(embedding_package(task, weights, modality, image=image), path)
+        save(embedding_package(task, weights, modality, image=image, head=head), path)
         files = {
             str(Path(name, file.relative_to(path)).as_posix()): file.read_bytes()
             for file in sorted(path.rglob("*"))
@@ -164,6 +190,7 @@ def _package(task: LearningTask, weights: NDArray[np.float32], modality: Modalit
         }
     shape = list(task.views[modality].capture_shape)
     batches = [1] if image else list(BATCHES)
+    embedding = {"name": EMBEDDING, "shape": [1, about_task(task)["features"]], "dtype": "float32"}
     about = {
         "runtime": "coreml",
         "least": IOS,
@@ -173,9 +200,14 @@ def _package(task: LearningTask, weights: NDArray[np.float32], modality: Modalit
         "inputs": [
             {"name": CAPTURES, "shape": shape, "dtype": "RGB image" if image else "float32"},
         ],
-        "outputs": [{"name": EMBEDDING, "shape": [1, about_task(task)["features"]], "dtype": "float32"}],
+        "outputs": [embedding if head is None else _scores(head, 1)],
     }
     return Part(files, {name: about})
+
+
+def _scores(head: Head, batch: int) -> dict[str, Any]:
+    """An output's entry in the manifest."""
+    return {"name": SCORES, "shape": [batch, len(head.classes)], "dtype": "float32"}
 
 
 def _calibration(config: Config, task: LearningTask) -> dict[Modality, NDArray[Any]]:

@@ -13,11 +13,13 @@ from torch import Tensor
 from pocketfed.core.bundle import PROGRAM, Bundle
 from pocketfed.core.captures import embedded_photos, embedded_sounds
 from pocketfed.core.errors import BundleError, PocketfedError
+from pocketfed.core.head import read_head
 from pocketfed.core.learning_step import Method, embedding, methods
 from pocketfed.core.learning_task import LearningTask
 from pocketfed.core.modality import Modality
 from pocketfed.core.randomness import generator
-from pocketfed.export.coreml.embedding import CAPTURES, EMBEDDING
+from pocketfed.export.bound import bound_head
+from pocketfed.export.coreml.embedding import CAPTURES
 from pocketfed.export.mil import Precision, execute, read_package
 from pocketfed.mobile_client.runtime import ExecutorchRuntime
 from pocketfed.simulator.bundles import config_of
@@ -119,11 +121,12 @@ def _inference(
 ) -> Iterator[Parity]:  # fmt: skip
     runtime = ExecutorchRuntime((bundle.folder / file).read_bytes())
     for name, described in about["methods"].items():
-        modality = Modality(name.removeprefix("embed_"))
+        kind, _, named = name.partition("_")
+        modality = Modality(named)
         batch = int(described["inputs"][0]["shape"][0])
         rows = captures[modality][: CAPTURES_EACH // batch * batch]
         found = np.concatenate([runtime.run(name, [part])[0] for part in np.split(rows, len(rows) // batch)])
-        wanted = _embedded(bundle, task, modality, torch.from_numpy(rows))
+        wanted = _eager(bundle, task, modality, torch.from_numpy(rows), classify=kind == "classify")
         yield Parity(file, name, about["precision"], _distance(torch.from_numpy(found), wanted))
 
 
@@ -131,13 +134,15 @@ def _core_ml(
     bundle: Bundle, task: LearningTask, captures: Mapping[Modality, NDArray[Any]], file: str, about: Mapping[str, Any]
 ) -> Iterator[Parity]:  # fmt: skip
     program = read_package(bundle.folder / file)
-    modality = Modality(Path(file).stem.removeprefix("Embed").lower())
+    (output,), stem = about["outputs"], Path(file).stem
+    classify = stem.startswith("Classify")
+    modality = Modality(stem.removeprefix("Classify" if classify else "Embed").lower())
     for batch in about["batches"]:
         rows = torch.from_numpy(captures[modality][:batch])
         given = rows.permute(0, 3, 1, 2).float() if modality is Modality.PHOTO else rows
-        wanted = _embedded(bundle, task, modality, rows)
+        wanted = _eager(bundle, task, modality, rows, classify)
         for precision in Precision:
-            found = execute(program, {CAPTURES: given}, precision)[EMBEDDING]
+            found = execute(program, {CAPTURES: given}, precision)[output["name"]]
             yield Parity(file, f"batch of {batch}", str(precision), _distance(found, wanted))
 
 
@@ -169,9 +174,15 @@ def _captures(task: LearningTask, modality: Modality) -> NDArray[Any]:
     return np.asarray(embedded_sounds(count, shape[0] / 16_000, 0).train.items)
 
 
-def _embedded(bundle: Bundle, task: LearningTask, modality: Modality, captures: Tensor) -> Tensor:
+def _eager(
+    bundle: Bundle, task: LearningTask, modality: Modality, captures: Tensor, classify: bool = False
+) -> Tensor:
+    """Features by PyTorch, or class scores by the head that the manifest names."""
+    head = read_head(bundle.folder / bundle.manifest["classifiers"][modality]["head"]) if classify else None
     with torch.no_grad():
-        return embedding(task, modality)(torch.from_numpy(bundle.weights.copy()), captures)[0]
+        features = embedding(task, modality)(torch.from_numpy(bundle.weights.copy()), captures)[0]
+        scores: Tensor = bound_head(head)(features)
+    return scores
 
 
 def _distance(found: Tensor, wanted: Tensor) -> float:

@@ -1,7 +1,7 @@
-"""The embedding as a Core ML package: captures in, features out, weights inside.
+"""The embedding as a Core ML package: captures in, features or class scores out, weights inside.
 
 The front end computes in float32, since the logarithm of a quiet sound does not survive half precision; the backbone
-in half precision, which is what Apple's accelerators have.
+in half precision, which is what Apple's accelerators have. A classifier's head computes in float32.
 """
 
 from collections.abc import Sequence
@@ -13,33 +13,37 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.export import ExportedProgram
 
+from pocketfed.core.head import Head
 from pocketfed.core.learning_task import LearningTask
 from pocketfed.core.modality import Modality
-from pocketfed.export.bound import bound_backbone
+from pocketfed.export.bound import bound_backbone, bound_head
 from pocketfed.export.coreml.convert import convert, exported
 from pocketfed.export.quiet import coremltools
 
 BATCHES = (1, 8, 32)
 """Sizes of a batch that a package takes."""
 
-CAPTURES, EMBEDDING = "captures", "embedding"
-"""Names of the input and the output."""
+CAPTURES, EMBEDDING, SCORES = "captures", "embedding", "scores"
+"""Names of the input and of the output, without and with a head."""
 
 
 class _Embedding(nn.Module):
-    """Photos float32 [batch, 3, side, side] of 0 to 255, or sounds [batch, samples] -> [batch, features]."""
+    """Photos float32 [batch, 3, side, side] of 0 to 255, or sounds [batch, samples] -> [batch, features or classes]."""
 
-    def __init__(self, task: LearningTask, weights: NDArray[np.float32], modality: Modality) -> None:
+    def __init__(
+        self, task: LearningTask, weights: NDArray[np.float32], modality: Modality, head: Head | None
+    ) -> None:
         super().__init__()
         self.modality, self.view = modality, task.views[modality]
         self.backbone = bound_backbone(task, weights)
+        self.head = bound_head(head)
 
     def forward(self, captures: Tensor) -> Tensor:
         """See the class."""
         if self.modality is Modality.PHOTO:
             captures = captures.permute(0, 2, 3, 1)  # an image comes with its channels first
-        features: Tensor = self.backbone(self.view.plain(self.view.front(captures)))
-        return features
+        result: Tensor = self.head(self.backbone(self.view.plain(self.view.front(captures))))
+        return result
 
 
 def embedding_package(
@@ -49,8 +53,9 @@ def embedding_package(
     batches: Sequence[int] = BATCHES,
     *,
     image: bool = False,
+    head: Head | None = None,
 ) -> Any:
-    """The embedding of one modality with fixed weights.
+    """The embedding of one modality with fixed weights, or the classifier that a head makes of it.
 
     Args:
         task: whose backbone and view.
@@ -58,17 +63,20 @@ def embedding_package(
         modality: of the captures.
         batches: sizes of a batch that it takes; the first is the default.
         image: take one photo at a time as an RGB image, as from the camera, in place of arrays.
+        head: of this very encoder.
 
     Returns:
-        coremltools' model; its input is `captures`, its output `embedding`, float32 [batch, features].
+        coremltools' model; its input is `captures`, its output `embedding`, float32 [batch, features], or with a head
+        `scores`, float32 [batch, classes].
 
     Raises:
         ExportError: Core ML does not take the backbone.
     """
-    net = _Embedding(task, weights, modality)
+    net = _Embedding(task, weights, modality, head)
     shape = _shape(task, modality)
     program = _exported(net, shape, 1 if image else max(batches))
-    return convert(program, [_input(shape, batches, image)], [EMBEDDING], _in_backbone(program))
+    output = EMBEDDING if head is None else SCORES
+    return convert(program, [_input(shape, batches, image)], [output], _in_backbone(program))
 
 
 def _shape(task: LearningTask, modality: Modality) -> tuple[int, ...]:

@@ -21,6 +21,22 @@ def bundle(
         ),
     ] = None,
     backbone: Annotated[str | None, typer.Option(help="Network, in place of the configuration's.")] = None,
+    weights_from: Annotated[
+        Path | None,
+        typer.Option(
+            "--weights-from",
+            help="Begin with the trained weights of this bundle, run folder or checkpoint, of the same backbone.",
+        ),
+    ] = None,
+    head: Annotated[
+        list[Path] | None,
+        typer.Option(
+            help="Classifier for the weights inside, made by: pocketfed probe; one of each modality."
+        ),
+    ] = None,
+    plugin: Annotated[
+        list[Path] | None, typer.Option(help="Python file that registers a backbone; may be given again.")
+    ] = None,
     key: Annotated[
         Path | None, typer.Option(help="Signs it; made by: pocketfed keys. \\[default: unsigned]")
     ] = None,
@@ -35,7 +51,8 @@ def bundle(
 ) -> None:
     """Make the bundle that goes into an app: programs, weights and a manifest, in one folder.
 
-    The learning step and inference for ExecuTorch (Android, iOS), and embeddings for Core ML (iOS).
+    The learning step and inference for ExecuTorch (Android, iOS), and embeddings for Core ML (iOS); with --head also
+    classifiers for both. With --weights-from a new bundle goes on where an old one got to.
 
     Examples:
 
@@ -43,32 +60,51 @@ def bundle(
 
         pocketfed bundle --from runs/demo --key release --version 2 -o bundle --force
 
+        pocketfed bundle --from runs/demo --head photos.head --head sounds.head -o bundle
+
+        pocketfed bundle configs/next.toml --weights-from server --key release --version 3 -o bundle --force
+
         pocketfed bundle --backbone timm:mobilenetv3_small_050 --no-coreml -o bundle
     """
     console = Console()
     with console.status("starting") as status:
         from pocketfed.core.bundle import MANIFEST, SIGNATURE
         from pocketfed.core.errors import BundleError, ConfigError
+        from pocketfed.core.plugins import load_plugins
         from pocketfed.core.signing import read_signing_key
         from pocketfed.simulator import run_folder
         from pocketfed.simulator.bundling import Options, build_bundle
+        from pocketfed.simulator.classifiers import read_heads
         from pocketfed.simulator.config import build_config, overlay, read_toml
+        from pocketfed.simulator.weights import carried_over
 
+        problems = []
         if run is not None and config is not None:
-            raise ConfigError(["--from has a configuration already; give CONFIG or --from, not both"])
+            problems.append("--from has a configuration already; give CONFIG or --from, not both")
         if run is not None and backbone is not None:
-            raise ConfigError(["--from has weights of its own network; --backbone cannot change it"])
+            problems.append("--from has weights of its own network; --backbone cannot change it")
+        if run is not None and weights_from is not None:
+            problems.append("--from has weights already; give --from or --weights-from, not both")
+        if problems:
+            raise ConfigError(problems)
         if out.exists() and (not force or not (out / MANIFEST).is_file()):
             way = "choose another folder" if not (out / MANIFEST).is_file() else "add --force to replace it"
             raise BundleError(f"{out} exists; {way}")
         signer = None if key is None else read_signing_key(key)
-        weights = None
+        heads = read_heads(head or [])
+        weights, notes = None, list[str]()
         if run is not None:
+            load_plugins(plugin or [])
             _, wanted, last = run_folder.reopen(run)
             weights = None if last is None else last.weights
         else:
-            values = {} if config is None else read_toml(config)
-            wanted = build_config(overlay(values, {"learning.backbone": backbone}))
+            flags = {
+                "learning.backbone": backbone,
+                "plugins": [str(path.resolve()) for path in plugin] if plugin else None,
+            }
+            wanted = build_config(overlay({} if config is None else read_toml(config), flags))
+        if weights_from is not None:
+            weights, notes = carried_over(weights_from, wanted)
 
         def tell(what: str) -> None:
             status.update(f"making the bundle: {what}")
@@ -78,7 +114,7 @@ def bundle(
         out.parent.mkdir(parents=True, exist_ok=True)
         place = Path(tempfile.mkdtemp(prefix=f".{out.name}.", dir=out.parent))
         try:
-            options = Options(batch, int8, coreml, version)
+            options = Options(batch, int8, coreml, version, heads)
             made = build_bundle(wanted, weights, place / "bundle", options, signer, tell)
             if out.exists():
                 shutil.rmtree(out)
@@ -90,6 +126,8 @@ def bundle(
             write_zip(out, [*made.files, MANIFEST, *([SIGNATURE] if signer else [])])
     size = sum(entry["bytes"] for entry in made.manifest["files"].values()) / 1e6
     console.print(f"{out}: bundle {made.id[:12]}, version {version}, {size:.1f} MB", highlight=False)
+    for note in notes:
+        console.print(note, markup=False, highlight=False, soft_wrap=True)
     if signer is None:
         console.print(
             "It is not signed: anybody could have made it. Sign with --key, from: pocketfed keys PREFIX"

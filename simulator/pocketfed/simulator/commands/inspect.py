@@ -29,7 +29,7 @@ def inspect(
     console = Console()
     with console.status("reading"):
         from pocketfed.core.bundle import read_bundle
-        from pocketfed.simulator.inspection import describe_bundle, programs_table, signatures
+        from pocketfed.simulator.inspection import classifiers, describe_bundle, programs_table, signatures
 
         bundle = read_bundle(folder)
         programs = describe_bundle(bundle)
@@ -49,7 +49,7 @@ def inspect(
                 soft_wrap=True,
             )
         console.print(programs_table(programs))
-        for line in signatures(bundle):
+        for line in (*signatures(bundle), *classifiers(bundle)):
             console.print(line, markup=False, highlight=False, soft_wrap=True)
         for program in programs:
             for line in program.slow:

@@ -1,0 +1,295 @@
+"""A backbone of one's own, a file outside the package, as typed: simulate, probe, bundle, inspect, verify, and the next.
+
+Everything runs on one small network, so that classifiers and weights that are carried over cost no export of their own.
+"""
+
+import json
+import shutil
+import sys
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from pocketfed.core.backbones import BACKBONES
+from pocketfed.core.bundle import Contents, read_bundle, write_bundle
+from pocketfed.core.errors import BundleError, MigrationError
+from pocketfed.core.head import read_head
+from pocketfed.core.layout import Layout, Role, Slice
+from pocketfed.core.plugins import LOADED, plugin_records
+from pocketfed.core.program_spec import ProgramSpec
+from pocketfed.mobile_client.runtime import ExecutorchRuntime
+from pocketfed.server.checkpoint import load_checkpoint, path_of
+from pocketfed.simulator.bundles import config_of
+from pocketfed.simulator.weights import carried_over
+from tests.conftest import Shown
+
+Run = Callable[..., Shown]
+
+TOY = """
+from torch import nn
+from pocketfed.core.backbones import register
+
+register(
+    "toy",
+    lambda: nn.Sequential(nn.Conv2d(3, 8, 4, 4), nn.SiLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten()),
+    features=8,
+)
+"""
+
+CONFIG = """
+rounds = 1
+workers = 1
+plugins = ["toy.py"]
+[captures]
+photos = "photos"
+side = 16
+[fleet]
+phones = 2
+alpha = 1.0
+[learning]
+backbone = "toy"
+batch = 4
+"""
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """The plug-in, photos of two classes, the darker of which has more, and a configuration."""
+    place = tmp_path_factory.mktemp("own")
+    (place / "toy.py").write_text(TOY)
+    (place / "small.toml").write_text(CONFIG)
+    rng = np.random.default_rng(0)
+    for name, count, level in (("bright", 15, 150), ("dark", 25, 0)):
+        (place / "photos" / name).mkdir(parents=True)
+        for i in range(count):
+            pixels = level + rng.integers(0, 100, (16, 16, 3), dtype=np.uint8)
+            Image.fromarray(pixels).save(place / "photos" / name / f"{i}.png")
+    yield place
+    BACKBONES.pop("toy", None)
+    for name in [name for name in sys.modules if name.startswith("pocketfed_plugin_toy")]:
+        del sys.modules[name]
+
+
+@pytest.fixture
+def made(place: Path, pocketfed: Run) -> Path:
+    """The run and the bundle, made by whichever test comes first."""
+    if not (place / "bundle").exists():
+        _simulate_and_bundle(place, pocketfed)
+    return place
+
+
+def _simulate_and_bundle(place: Path, pocketfed: Run) -> None:
+    run, head = place / "run", place / "photos.head"
+    simulated = pocketfed("simulate", "--config", place / "small.toml", "--out", run)
+    assert simulated.code == 0, simulated.err
+    probed = pocketfed("probe", run, "--photos", place / "photos", "-o", head)
+    assert probed.code == 0, probed.err
+    assert "of 8 held-out clips are named rightly; always naming the commonest class: 62.5%" in probed.out
+    bundled = pocketfed("bundle", "--from", run, "--head", head, "--no-int8", "-o", place / "bundle")
+    assert bundled.code == 0, bundled.err
+
+
+def test_it_goes_through_simulation_export_and_bundle(made: Path, pocketfed: Run) -> None:
+    begun, learnt = (load_checkpoint(path_of(made / "run" / "checkpoints", n)).weights for n in (0, 1))
+    assert not np.array_equal(begun, learnt)
+    bundle = read_bundle(made / "bundle")
+    assert np.array_equal(bundle.weights, learnt)
+    assert list(bundle.manifest["programs"]) == [
+        "train.pte", "embed_photo.pte", "EmbedPhoto.mlpackage", "classify_photo.pte", "ClassifyPhoto.mlpackage",
+    ]  # fmt: skip
+    verified = pocketfed("verify", made / "bundle")
+    assert verified.code == 0, verified.out + verified.err
+    assert (
+        verified.out.count("ok") == 10
+    )  # loss, weights, state, features; embed and classify, Core ML's twice
+    assert [plugin["name"] for plugin in bundle.manifest["plugins"]] == ["toy.py"]
+    assert "made with the plug-in toy.py, SHA-256" in pocketfed("inspect", made / "bundle").out
+
+
+def test_a_classifier_names_captures_by_the_labels_of_the_manifest(made: Path, pocketfed: Run) -> None:
+    bundle = read_bundle(made / "bundle")
+    about = bundle.manifest["classifiers"]["photo"]
+    assert about["labels"] == ["bright", "dark"]
+    assert (about["trained_on"], about["held_out"], about["chance"]) == (32, 8, 0.625)
+    method = bundle.manifest["programs"]["classify_photo.pte"]["methods"]["classify_photo"]
+    assert method["inputs"] == [{"name": "photo captures", "shape": [1, 16, 16, 3], "dtype": "uint8"}]
+    assert method["outputs"] == [{"name": "scores", "shape": [1, 2], "dtype": "float32"}]
+    runtime = ExecutorchRuntime((made / "bundle" / "classify_photo.pte").read_bytes())
+    for value, label in ((200, "bright"), (50, "dark")):
+        (scores,) = runtime.run("classify_photo", [np.full((1, 16, 16, 3), value, dtype=np.uint8)])
+        assert about["labels"][int(scores.argmax())] == label
+    assert read_head(made / "bundle" / about["head"]).classes == ("bright", "dark")
+    shown = pocketfed("inspect", made / "bundle").out
+    assert "classes of photos: bright, dark" in shown
+    assert "of 8 held-out clips named rightly, 62.5% by always naming the commonest class" in shown
+    assert (
+        json.loads(pocketfed("inspect", made / "bundle", "--json").out)["manifest"]["classifiers"]["photo"]
+        == about
+    )
+
+
+def test_a_head_of_another_encoder_is_refused_before_anything_is_made(made: Path, pocketfed: Run) -> None:
+    head = made / "photos.head"
+    shown = pocketfed("bundle", made / "small.toml", "--head", head, "-o", made / "other")
+    assert shown.code == 2
+    assert (
+        "the head of photos belongs to another encoder (toy, photos of 16 x 16 x 3, but with other weights)"
+        in shown.err
+    )
+    shown = pocketfed("bundle", "--head", head, "-o", made / "other")
+    assert (shown.code, "(toy, photos of 16 x 16 x 3, not compact, photos of 32 x 32 x 3)" in shown.err) == (
+        2,
+        True,
+    )
+    (made / "sounds.toml").write_text('[captures]\nsounds = "sounds"\n')
+    shown = pocketfed("bundle", made / "sounds.toml", "--head", head, "-o", made / "other")
+    assert (shown.code, "has nothing to sit on: the bundle is of sounds alone" in shown.err) == (2, True)
+    shown = pocketfed(
+        "bundle", "--head", head, "--head", head, "--head", made / "absent", "-o", made / "other"
+    )
+    assert shown.code == 2
+    assert "is the second head of photos" in shown.err
+    assert "absent cannot be read" in shown.err
+    assert not (made / "other").exists()
+
+
+def test_probe_refuses_what_it_cannot_learn_from(made: Path, tmp_path: Path, pocketfed: Run) -> None:
+    (tmp_path / "out").write_text("")
+    shown = pocketfed("probe", made / "run", "--modality", "smell", "--photos", made, "-o", tmp_path / "out")
+    assert shown.code == 2
+    for problem in (
+        "one of --photos, --sounds and --modality",
+        "'smell' is neither",
+        "add --force to replace it",
+    ):
+        assert problem in shown.err
+    assert pocketfed("probe", made / "run", "-o", tmp_path / "a").code == 2
+    bright = made / "photos" / "bright"
+    shutil.copytree(bright, tmp_path / "one" / "only")
+    for captures, problem in (
+        (bright, "15 of 15 photos have no class"),
+        (tmp_path / "one", "of the class 'only'"),
+    ):
+        shown = pocketfed("probe", made / "bundle", "--photos", captures, "-o", tmp_path / "a")
+        assert (shown.code, problem in shown.err) == (2, True), shown.err
+    shown = pocketfed("probe", made / "run", "--sounds", made, "-o", tmp_path / "a")
+    assert (shown.code, "has learnt from photos alone, not from sounds" in shown.err) == (2, True)
+    assert not (tmp_path / "a").exists()
+
+
+def test_probe_takes_the_captures_of_the_run_and_any_model(
+    made: Path, tmp_path: Path, pocketfed: Run
+) -> None:
+    shown = pocketfed("probe", made / "run", "--modality", "photo", "-o", tmp_path / "run.head")
+    assert shown.code == 0, shown.err
+    same = read_head(tmp_path / "run.head")
+    assert np.array_equal(same.weight, read_head(made / "photos.head").weight)
+    photos = ["--photos", made / "photos", "-o", tmp_path / "a.head", "--force", "--seed", 0]
+    for model, own in (
+        ("bundle", True),
+        ("run/checkpoints/round-00001.safetensors", True),
+        ("small.toml", False),
+        ("run/checkpoints/round-00000.safetensors", False),
+    ):
+        assert pocketfed("probe", made / model, *photos).code == 0
+        assert (read_head(tmp_path / "a.head").encoder == same.encoder) == own, model
+
+
+def test_the_plug_in_must_be_here_and_the_same(made: Path, tmp_path: Path, pocketfed: Run) -> None:
+    """Nothing that this process has imported before counts, as on another machine."""
+    shutil.copytree(made / "bundle", tmp_path / "bundle")
+    elsewhere = tmp_path / "mine.py"
+    elsewhere.write_text(TOY)
+    loaded = dict(LOADED)
+    LOADED.clear()
+    try:
+        for spoil in (lambda: (made / "toy.py").write_text(TOY + "\n"), (made / "toy.py").unlink):
+            spoil()
+            shown = pocketfed("verify", tmp_path / "bundle")
+            assert shown.code == 2
+            assert "was made with toy.py (SHA-256 " in shown.err
+            assert "give that very file with --plugin" in shown.err
+        shown = pocketfed("verify", tmp_path / "bundle", "--plugin", elsewhere)
+        assert shown.code == 0, shown.err
+    finally:
+        (made / "toy.py").write_text(TOY)
+        LOADED.update(loaded)
+
+
+def test_a_plug_in_inside_a_bundle_is_never_run(tmp_path: Path) -> None:
+    evil = tmp_path / "evil.py"
+    evil.write_text("raise SystemExit('it ran')\n")
+    records = {"plugins": plugin_records([evil])}
+    bundle = _bundle_of(
+        tmp_path / "bundle", 'plugins = ["evil.py"]\n', {"evil.py": evil.read_bytes()}, records
+    )
+    with pytest.raises(BundleError, match=r"was made with evil\.py"):
+        config_of(read_bundle(bundle))
+    bundle = _bundle_of(tmp_path / "silent", 'plugins = ["evil.py"]\n', {"evil.py": evil.read_bytes()}, {})
+    with pytest.raises(BundleError, match="contradicts itself: manifest and configuration"):
+        config_of(read_bundle(bundle))
+
+
+def _bundle_of(folder: Path, config: str, files: dict[str, bytes], about: Mapping[str, object]) -> Path:
+    """A bundle of one number."""
+    layout = Layout((Slice("projector.first.weight", (1,), Role.PROJECTOR, 0),))
+    spec = ProgramSpec(1, 1, 1, {}, False, layout.digest)
+    everything = {"train.pte": b"", **files}
+    write_bundle(folder, Contents(spec, layout, np.zeros(1, np.float32), config, everything, about))
+    return folder
+
+
+def test_the_next_bundle_goes_on_with_the_weights_of_the_last(made: Path, pocketfed: Run) -> None:
+    (made / "next.toml").write_text(CONFIG + "learning_rate = 0.01\n")
+    shown = pocketfed(
+        "bundle", made / "next.toml", "--weights-from", made / "bundle", "--no-int8", "--no-coreml", "-o", made / "next"
+    )  # fmt: skip
+    assert shown.code == 0, shown.err
+    old, new = read_bundle(made / "bundle"), read_bundle(made / "next")
+    assert config_of(new).learning.learning_rate == 0.01
+    assert np.array_equal(new.weights, old.weights)
+    assert f"slices carried over ({old.spec.weights:,} numbers)" in shown.out
+
+
+def test_weights_of_another_projector_or_backbone(made: Path, tmp_path: Path, pocketfed: Run) -> None:
+    """As another version of the package would have laid them out."""
+    bundle = read_bundle(made / "bundle")
+    text = bundle.read_layout().to_json()
+    former = _relaid(made, tmp_path / "former", text.replace("projector.second", "projector.last"))
+    config = config_of(bundle)
+    weights, notes = carried_over(former, config)
+    layout = bundle.read_layout()
+    for part, own, old in zip(
+        layout.slices, layout.parts(weights), layout.parts(bundle.weights), strict=True
+    ):
+        assert np.array_equal(own, old) == (not part.name.startswith("projector.second")), part.name
+    assert "Begins anew: projector.second.weight was absent, is [128, 160]" in notes
+    assert "Left behind: projector.last.bias" in notes
+    other = _relaid(made, tmp_path / "other", text.replace("[8,3,4,4]", "[8,6,4,2]"))
+    with pytest.raises(MigrationError, match=r"backbone\.0\.weight was \[8, 6, 4, 2\], is \[8, 3, 4, 4\]"):
+        carried_over(other, config)
+    shown = pocketfed("bundle", "--weights-from", made / "bundle", "-o", tmp_path / "b")
+    assert (shown.code, "weights of 'toy', which cannot begin 'compact'" in shown.err) == (2, True)
+    shown = pocketfed("bundle", "--weights-from", made / "small.toml", "-o", tmp_path / "b")
+    assert (shown.code, "has no trained weights" in shown.err) == (2, True)
+    shown = pocketfed(
+        "bundle", "--from", made / "run", "--weights-from", made, "--backbone", "vit", "-o", tmp_path / "b"
+    )
+    assert shown.code == 2
+    assert "--from or --weights-from, not both" in shown.err
+    assert "--backbone cannot change it" in shown.err
+
+
+def _relaid(made: Path, folder: Path, text: str) -> Path:
+    """The bundle with another layout of as many numbers."""
+    bundle, layout = read_bundle(made / "bundle"), Layout.from_json(text)
+    files = {"train.pte": bundle.program}
+    config = (made / "bundle" / "config.toml").read_text()
+    about = {name: bundle.manifest[name] for name in ("plugins", "backbone")}
+    spec = replace(bundle.spec, layout=layout.digest)
+    write_bundle(folder, Contents(spec, layout, bundle.weights, config, files, about))
+    return folder
