@@ -27,6 +27,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("bundles")
     make_signing_key(folder / "release")
     make_captures(folder / "captures", 60)
+    (folder / "small.py").write_text(SMALL)
     build_bundle(
         config(folder),
         None,
@@ -43,7 +44,22 @@ said: list[str] = []
 
 def config(folder: Path) -> Config:
     captures = {"photos": str(folder / "captures" / "photos"), "side": 16}
-    return build_config({"captures": captures, "learning": {"batch": 4}})
+    learning = {"batch": 4, "backbone": "small"}
+    return build_config({"captures": captures, "learning": learning, "plugins": [str(folder / "small.py")]})
+
+
+SMALL = """
+from torch import nn
+from pocketfed.core.backbones import register
+
+def build():
+    return nn.Sequential(
+        nn.Conv2d(3, 16, 3, 2, 1), nn.GroupNorm(4, 16), nn.SiLU(), nn.Conv2d(16, 32, 3, 2, 1),
+        nn.AdaptiveAvgPool2d(1), nn.Flatten(),
+    )
+
+register("small", build, 32)
+"""
 
 
 @pytest.fixture
@@ -57,7 +73,14 @@ def test_a_bundle_has_what_an_app_needs(folder: Path) -> None:
     bundle = read_bundle(folder / "made", read_signing_key(folder / "release").public)
     assert bundle.version == 3
     programs = bundle.manifest["programs"]
-    assert list(programs) == ["train.pte", "embed_photo.pte", "embed_photo_int8.pte", "EmbedPhoto.mlpackage"]
+    assert list(programs) == [
+        "train.pte", "embed_photo.pte", "embed_photo_int8.pte", "EmbedPhoto.mlpackage", "embed_photo_coreml.pte",
+        "TrainPhoto.mlpackage",
+    ]  # fmt: skip
+    gradient = programs["TrainPhoto.mlpackage"]
+    assert gradient["experimental"]
+    assert [value["name"] for value in gradient["inputs"]] == ["weights", "captures", "noise", "hyper"]
+    assert [value["shape"] for value in gradient["outputs"]] == [[1], [bundle.spec.weights]]
     step = programs["train.pte"]["methods"]["step_photo"]
     assert [value["name"] for value in step["inputs"]] == [
         "weights", "state", "weights that the round began with", "photo captures", "photo noise", "hyper",
@@ -79,6 +102,7 @@ def test_inspect(folder: Path, pocketfed: Run) -> None:
         "1 XNNPACK",
         "int8",
         "EmbedPhoto.mlpackage",
+        "1 Core ML",
         "takes captures RGB",
     ):
         assert expected in shown.out
@@ -92,7 +116,9 @@ def test_inspect(folder: Path, pocketfed: Run) -> None:
 def test_verify_compares_every_program(folder: Path, pocketfed: Run) -> None:
     shown = pocketfed("verify", folder / "made", "--key", folder / "release.pub")
     assert shown.code == 0, shown.out
-    assert shown.out.count("ok") == 8  # loss, weights, state, features; two inferences; exact and declared
+    # Loss, weights, state, features; two inferences; exact and declared, twice; loss and gradient.
+    assert shown.out.count("ok") == 12
+    assert "the package inside, batch of 1" in shown.out
     assert "signed by" in shown.out
     quick = pocketfed("verify", folder / "made", "--signature-only")
     assert quick.code == 0
@@ -113,7 +139,7 @@ def test_programs_with_other_weights_inside_disagree(folder: Path, tmp_path: Pat
     write_bundle(tmp_path / "other", other)
     shown = pocketfed("verify", tmp_path / "other")
     assert shown.code == 1
-    assert shown.out.count("disagrees") == 4  # the three that have weights inside, one of them twice
+    assert shown.out.count("disagrees") == 6  # the four that have weights inside, two of them twice
     kinds = {**about["programs"], "train.pte": {"runtime": "abacus"}}
     write_bundle(tmp_path / "other", dataclasses.replace(other, about={**about, "programs": kinds}))
     shown = pocketfed("verify", tmp_path / "other")
@@ -132,11 +158,8 @@ def test_a_program_that_does_not_run_is_named(
 
 
 def test_the_command_makes_it_signs_it_and_zips_it(folder: Path, tmp_path: Path, pocketfed: Run) -> None:
-    (tmp_path / "c.toml").write_text(
-        f'[captures]\nphotos = "{folder}/captures/photos"\nside = 16\n[learning]\nbatch = 4\n'
-    )
     out = tmp_path / "new" / "bundle"
-    arguments = ["bundle", tmp_path / "c.toml", "--out", out, "--no-int8", "--no-coreml", "--zip"]
+    arguments = ["bundle", folder / "made" / "config.toml", "--out", out, "--no-int8", "--no-coreml", "--zip"]
     shown = pocketfed(*arguments, "--key", folder / "release", "--version", 4)
     assert shown.code == 0, shown.err
     bundle = read_bundle(out, read_signing_key(folder / "release").public)
@@ -163,6 +186,55 @@ def test_mistakes_cost_nothing_that_is_there(folder: Path, tmp_path: Path, pocke
     assert (shown.code, "give CONFIG or --from, not both" in shown.err) == (2, True)
     shown = pocketfed("bundle", "--backbone", "nobody", "--out", tmp_path / "b")
     assert (shown.code, "no such backbone" in shown.err) == (2, True)
+    assert not (tmp_path / "b").exists()
+
+
+def test_a_bundle_over_its_budget_is_not_made(folder: Path, tmp_path: Path, pocketfed: Run) -> None:
+    arguments = [
+        "bundle",
+        folder / "made" / "config.toml",
+        "--no-int8",
+        "--no-coreml",
+        "--out",
+        tmp_path / "b",
+    ]
+    shown = pocketfed(*arguments, "--max-mb", "0.05")
+    assert shown.code == 2
+    assert "more than 0.05: train.pte " in shown.err
+    assert "leave programs out (--no-int8" in shown.err
+    assert list(tmp_path.iterdir()) == []
+    shown = pocketfed(*arguments, "--coreml-weights", "int3")
+    assert (shown.code, "choose one of: float16, int8, palette6" in shown.err) == (2, True)
+
+
+CUMULATIVE = """
+from torch import cumsum, nn
+from pocketfed.core.backbones import register
+
+class Counting(nn.Module):
+    def forward(self, x):
+        return cumsum(x, 1)
+
+def build():
+    return nn.Sequential(nn.Conv2d(3, 8, 3, 4), nn.AdaptiveAvgPool2d(1), nn.Flatten(), Counting())
+
+register("counting", build, 8)
+"""
+
+
+def test_a_network_that_no_phone_runs_is_named_with_operator_and_module(
+    folder: Path, tmp_path: Path, pocketfed: Run
+) -> None:
+    (tmp_path / "counting.py").write_text(CUMULATIVE)
+    (tmp_path / "c.toml").write_text(
+        f'plugins = ["counting.py"]\n[captures]\nphotos = "{folder}/captures/photos"\nside = 16\n'
+        '[learning]\nbackbone = "counting"\nbatch = 4\n'
+    )
+    shown = pocketfed("bundle", tmp_path / "c.toml", "--out", tmp_path / "b")
+    assert shown.code == 2
+    assert "aten.cumsum.default" in shown.err
+    assert "in module backbone.3" in shown.err
+    assert "multiply by a constant triangular matrix of ones" in shown.err
     assert not (tmp_path / "b").exists()
 
 

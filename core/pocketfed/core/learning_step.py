@@ -28,7 +28,8 @@ class Method:
     """A pure tensor function with a name and inputs of fixed shapes; one entry of an exported program.
 
     Attributes:
-        name: `step_photo`, `step_sound`, `step_mixed`, `embed_photo` or `embed_sound`.
+        name: `step_photo`, `step_sound`, `step_mixed`, `gradient_photo`, `gradient_sound`, `embed_photo` or
+            `embed_sound`.
         function: takes tensors like `example`, returns a tuple of tensors.
         example: inputs of the right shapes and dtypes, distinct tensors with harmless values.
     """
@@ -98,7 +99,27 @@ def learn_from_views(
     Returns:
         (loss [], theta' [p], state' [state_size]).
     """
-    tensors, trained, size = task.layout.unpack(theta), task.layout.trained, len(valid[0])
+    loss, gradient, statistics = gradient_from_views(task, theta, views, valid, rates["temperature"])
+    trained = task.layout.trained
+    before = theta[:trained]
+    gradient = proximal(gradient, before, anchor[:trained], rates["proximal"])
+    after, state = task.optimiser.update(before, gradient, state, rates)
+    return loss, torch.cat([after, *statistics]), state
+
+
+def gradient_from_views(
+    task: LearningTask, theta: Tensor, views: Sequence[Tensor], valid: Sequence[Tensor], temperature: Tensor
+) -> tuple[Tensor, Tensor, tuple[Tensor, ...]]:
+    """The part of the step that is the same for every optimiser: encoder, objective, gradient.
+
+    Args:
+        task, theta, views, valid: as in `learn_from_views`.
+        temperature: of the objective, float32 [].
+
+    Returns:
+        (loss [], its gradient [layout.trained] times the task's multipliers, new running statistics, each flat).
+    """
+    tensors, size = task.layout.unpack(theta), len(valid[0])
     # Layers write running statistics in place, so those are copies, and leave the step as its results.
     statistics = {name: tensors.pop(name).clone() for name in task.layout.buffers}
     weights = {name: part.detach().requires_grad_() for name, part in tensors.items()}
@@ -109,15 +130,33 @@ def learn_from_views(
     )  # [2b * modalities, d]
     parts = projected.split(size)  # of each modality, the first views, then the second
     first, second = torch.cat(parts[0::2]), torch.cat(parts[1::2])
-    loss = nt_xent(first, second, rates["temperature"], torch.cat(list(valid)))
+    loss = nt_xent(first, second, temperature, torch.cat(list(valid)))
 
     gradients = torch.autograd.grad(loss, list(weights.values()))
-    gradient = torch.cat([part.reshape(-1) for part in gradients])
-    before = theta[:trained]
-    gradient = multiplied(gradient, task.multipliers)
-    gradient = proximal(gradient, before, anchor[:trained], rates["proximal"])
-    after, state = task.optimiser.update(before, gradient, state, rates)
-    return loss.detach(), torch.cat([after, *(part.reshape(-1) for part in statistics.values())]), state
+    gradient = multiplied(torch.cat([part.reshape(-1) for part in gradients]), task.multipliers)
+    return loss.detach(), gradient, tuple(part.reshape(-1) for part in statistics.values())
+
+
+def learning_gradient(task: LearningTask, modality: Modality) -> TensorFunction:
+    """The step of one modality without its update, for a host that applies one of its own.
+
+    The function takes:
+        theta: float32 [p], the weights in the task's layout.
+        captures: [batch, *capture_shape].
+        noise: float32 [batch, 2, len(noise)], uniform in [0, 1).
+        hyper: float32 [8], see `Hyper`; the temperature and the number of captures count.
+    and returns (loss [], gradient [layout.trained]) and, where layers have any, new running statistics
+    [p - layout.trained]. The gradient is the loss's, times the task's multipliers; the proximal term is not in it.
+    """
+
+    def gradient(theta: Tensor, captures: Tensor, noise: Tensor, hyper: Tensor) -> tuple[Tensor, ...]:
+        rates = dict(zip(HYPER, hyper, strict=False))
+        valid = torch.clamp(hyper[len(HYPER)] - torch.arange(task.batch, dtype=torch.float32), 0.0, 1.0)
+        views = _two_views(task, modality, captures, noise)
+        loss, slope, statistics = gradient_from_views(task, theta, [views], [valid], rates["temperature"])
+        return (loss, slope, torch.cat(statistics)) if statistics else (loss, slope)
+
+    return gradient
 
 
 def embedding(task: LearningTask, modality: Modality) -> TensorFunction:
@@ -158,6 +197,12 @@ def step_method(task: LearningTask, modalities: Sequence[Modality]) -> Method:
         example += [_blank(task, modality, size), noise]
     hyper = torch.from_numpy(Hyper().vector([size] * len(modalities)))
     return Method(step_name(modalities), learning_step(task, modalities), (*example, hyper))
+
+
+def gradient_method(task: LearningTask, modality: Modality) -> Method:
+    """The step of one modality without its update, as a method of a program."""
+    theta, _, _, captures, noise, hyper = step_method(task, [modality]).example
+    return Method(f"gradient_{modality}", learning_gradient(task, modality), (theta, captures, noise, hyper))
 
 
 def embed_method(task: LearningTask, modality: Modality) -> Method:

@@ -52,7 +52,7 @@ def refuse_slow(portable: Mapping[str, Sequence[fx.Node]], sources: Mapping[str,
         ExportError: with every other operator, its shape, where it comes from and what to write instead.
     """
     problems = [
-        f"method {name!r}: {operator_name(node)} on {_shape(node)}{_origin(node, sources[name])}; "
+        f"method {name!r}: {operator_name(node)} on {shape_of(node)}{_origin(node, sources[name])}; "
         f"{advice(operator_name(node))}"
         for name, nodes in portable.items()
         for node in nodes
@@ -66,16 +66,23 @@ def refuse_slow(portable: Mapping[str, Sequence[fx.Node]], sources: Mapping[str,
         )
 
 
-def _shape(node: fx.Node) -> str:
+def shape_of(node: fx.Node) -> str:
+    """Of a node's result, for people."""
     value = node.meta.get("val")
     return f"{list(value.shape)} {value.dtype}" if isinstance(value, Tensor) else "several tensors"
 
 
+def module_of(node: fx.Node) -> str:
+    """` in module PATH`, if the node came from a module; otherwise nothing."""
+    modules = [path for path, _ in (node.meta.get("nn_module_stack") or {}).values() if path]
+    return f" in module {modules[-1]}" if modules else ""
+
+
 def _origin(node: fx.Node, source: nn.Module) -> str:
     """Where the operator comes from, if known: its module's path, or what `lowering.trace` noted of its caller."""
-    modules = [path for path, _ in node.meta.get("nn_module_stack", {}).values() if path]
-    if modules:
-        return f" in module {modules[-1]}"
+    module = module_of(node)
+    if module:
+        return module
     if isinstance(source, fx.GraphModule):
         for original in source.graph.nodes:
             caller = original.meta.get("stack_trace")

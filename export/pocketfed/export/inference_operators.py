@@ -34,6 +34,7 @@ def inference_decompositions() -> dict[OpOverload, Callable[..., Any]]:
         aten.native_group_norm.default: group_norm,
         aten.mean.dim: mean,
         aten._adaptive_avg_pool2d.default: adaptive_avg_pool2d,
+        aten.adaptive_avg_pool2d.default: adaptive_avg_pool2d,  # as itself it would write strides
         aten.gelu.default: gelu,
         aten.split_with_sizes.default: split,
         aten.select.int: select,

@@ -3,13 +3,13 @@
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from pocketfed.core.bundle import PROGRAM, Bundle, Contents, write_bundle
+from pocketfed.core.errors import BundleError
 from pocketfed.core.head import Head
 from pocketfed.core.learning_step import embed_method, methods
 from pocketfed.core.learning_task import LearningTask, initial_weights
@@ -17,22 +17,20 @@ from pocketfed.core.manifest import about_task, describe_embedding, describe_ste
 from pocketfed.core.modality import Modality
 from pocketfed.core.program_spec import program_spec
 from pocketfed.core.signing import SigningKey
-from pocketfed.export.coreml.convert import save
-from pocketfed.export.coreml.embedding import BATCHES, CAPTURES, EMBEDDING, SCORES, embedding_package
+from pocketfed.export.coreml.compression import Weights
 from pocketfed.export.inference import Precision, export_inference
 from pocketfed.export.program import task_program
 from pocketfed.export.versions import exporter_versions
+from pocketfed.simulator.bundle_part import Part
 from pocketfed.simulator.bundles import about_plugins
-from pocketfed.simulator.classifiers import about_heads, check_heads, head_files
+from pocketfed.simulator.classifiers import about_heads, check_heads, describe_scores, head_files
 from pocketfed.simulator.config import Config, to_toml
+from pocketfed.simulator.coreml_parts import delegated_part, embedding_part, training_part
 from pocketfed.simulator.program import recorded, task_of
 from pocketfed.simulator.simulate import load_captures
 
 CALIBRATION = 256
 """Captures of each modality that int8 programs are calibrated on."""
-
-IOS = "iOS 17"
-"""Least system of Core ML packages."""
 
 
 @dataclass(frozen=True)
@@ -42,29 +40,22 @@ class Options:
     Attributes:
         batch: captures that an inference program takes at once.
         int8: whether quantised inference programs are made, for which captures are read.
-        coreml: whether Core ML packages are made.
+        coreml: whether programs for Core ML are made.
+        coreml_weights: how their backbones' weights are stored.
+        coreml_training: whether packages with loss and gradient are among them.
         version: of the release; rises.
+        max_mb: size of all files above which there is no bundle; None for any size.
         heads: classifiers that are added, for programs from captures to scores.
     """
 
     batch: int = 1
     int8: bool = True
     coreml: bool = True
+    coreml_weights: Weights = Weights.FLOAT16
+    coreml_training: bool = True
     version: int = 1
+    max_mb: float | None = None
     heads: Mapping[Modality, Head] = field(default_factory=dict)
-
-
-@dataclass(frozen=True)
-class Part:
-    """A program of a bundle.
-
-    Attributes:
-        files: its files by path; one, or those of a package.
-        about: its entry in the manifest; JSON values.
-    """
-
-    files: dict[str, bytes]
-    about: dict[str, dict[str, Any]]
 
 
 def build_bundle(
@@ -86,8 +77,8 @@ def build_bundle(
         tell: is told of what takes long.
 
     Raises:
-        UserError: captures cannot be read, a head belongs to another encoder, or a program cannot be exported; nothing
-            has been written then.
+        UserError: captures cannot be read, a head belongs to another encoder, or a program cannot be exported, and
+            nothing has been written; or the bundle, which has been written, is larger than allowed.
     """
     task = task_of(config, recorded(config))
     begun = initial_weights(task, config.seed) if weights is None else weights
@@ -105,7 +96,35 @@ def build_bundle(
     files |= head_files(options.heads)
     tell("writing")
     contents = Contents(spec, task.layout, begun, to_toml(config), files, about, options.version)
-    return write_bundle(folder, contents, key)
+    made = write_bundle(folder, contents, key)
+    if options.max_mb is not None:
+        refuse_large(made, options.max_mb)
+    return made
+
+
+def refuse_large(bundle: Bundle, max_mb: float) -> None:
+    """Nothing, if the files of a bundle have at most so many MB.
+
+    Raises:
+        BundleError: they have more; the message has the size of each program.
+    """
+    sizes = {name: entry["bytes"] / 1e6 for name, entry in bundle.manifest["files"].items()}
+    whole = sum(sizes.values())
+    if whole <= max_mb:
+        return
+    programs = {
+        program: sum(
+            size for name, size in sizes.items() if name == program or name.startswith(f"{program}/")
+        )
+        for program in bundle.manifest["programs"]
+    }
+    heaviest = sorted(programs.items(), key=lambda item: -item[1])
+    raise BundleError(
+        f"the bundle would have {whole:.2f} MB, more than {max_mb:g}: "
+        + ", ".join(f"{name} {size:.2f}" for name, size in heaviest)
+        + "; leave programs out (--no-int8, --no-coreml, --no-coreml-training), store Core ML's weights in fewer bits "
+        "(--coreml-weights int8), or choose a smaller backbone"
+    )
 
 
 def _parts(
@@ -126,12 +145,16 @@ def _parts(
             yield _inference(task, weights, modality, options.batch, "int8", captures[modality])
         if options.coreml:
             tell(f"Core ML for {modality}s")
-            yield _package(task, weights, modality, image=modality is Modality.PHOTO)
+            yield embedding_part(task, weights, modality, options.coreml_weights)
+            yield delegated_part(task, weights, modality, options.batch, options.coreml_weights)
+        if options.coreml and options.coreml_training:
+            tell(f"Core ML: the gradient of {modality}s")
+            yield training_part(task, modality)
         if (head := options.heads.get(modality)) is not None:
             tell(f"a classifier of {modality}s")
             yield _inference(task, weights, modality, options.batch, "float32", None, head)
             if options.coreml:
-                yield _package(task, weights, modality, image=modality is Modality.PHOTO, head=head)
+                yield embedding_part(task, weights, modality, options.coreml_weights, head)
 
 
 def _training(config: Config, task: LearningTask) -> Part:
@@ -163,51 +186,13 @@ def _inference(
     for value in (described["inputs"][1], described["outputs"][0]):
         value["shape"][0] = batch
     if head is not None:
-        described["outputs"] = [_scores(head, batch)]
+        described["outputs"] = [describe_scores(head, batch)]
     described["inputs"] = described["inputs"][1:]  # the weights are inside
     about = {
         "runtime": "executorch", "backend": "xnnpack", "precision": precision,
         "methods": {method: described},
     }  # fmt: skip
     return Part({name: program.buffer}, {name: about})
-
-
-def _package(
-    task: LearningTask,
-    weights: NDArray[np.float32],
-    modality: Modality,
-    image: bool,
-    head: Head | None = None,
-) -> Part:
-    name = f"{'Embed' if head is None else 'Classify'}{str(modality).capitalize()}.mlpackage"
-    with TemporaryDirectory() as place:
-        path = Path(place) / name
-        save(embedding_package(task, weights, modality, image=image, head=head), path)
-        files = {
-            str(Path(name, file.relative_to(path)).as_posix()): file.read_bytes()
-            for file in sorted(path.rglob("*"))
-            if file.is_file()
-        }
-    shape = list(task.views[modality].capture_shape)
-    batches = [1] if image else list(BATCHES)
-    embedding = {"name": EMBEDDING, "shape": [1, about_task(task)["features"]], "dtype": "float32"}
-    about = {
-        "runtime": "coreml",
-        "least": IOS,
-        "precision": "float16",
-        "front_end": "float32",
-        "batches": batches,
-        "inputs": [
-            {"name": CAPTURES, "shape": shape, "dtype": "RGB image" if image else "float32"},
-        ],
-        "outputs": [embedding if head is None else _scores(head, 1)],
-    }
-    return Part(files, {name: about})
-
-
-def _scores(head: Head, batch: int) -> dict[str, Any]:
-    """An output's entry in the manifest."""
-    return {"name": SCORES, "shape": [batch, len(head.classes)], "dtype": "float32"}
 
 
 def _calibration(config: Config, task: LearningTask) -> dict[Modality, NDArray[Any]]:

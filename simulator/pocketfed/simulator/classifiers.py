@@ -11,6 +11,7 @@ from pocketfed.core.errors import HeadError
 from pocketfed.core.head import Head, about_encoder, encoder_digest, head_bytes, read_head
 from pocketfed.core.learning_task import LearningTask
 from pocketfed.core.modality import Modality
+from pocketfed.export.coreml.embedding import SCORES
 
 
 def read_heads(paths: Sequence[Path]) -> dict[Modality, Head]:
@@ -85,3 +86,8 @@ def about_heads(heads: Mapping[Modality, Head]) -> dict[str, Any]:
 
 def _file(modality: Modality) -> str:
     return f"head_{modality}.safetensors"
+
+
+def describe_scores(head: Head, batch: int) -> dict[str, Any]:
+    """A classifier's output in the manifest."""
+    return {"name": SCORES, "shape": [batch, len(head.classes)], "dtype": "float32"}

@@ -4,6 +4,7 @@ import json
 import uuid
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import numpy as np
@@ -12,6 +13,9 @@ from torch import Tensor, nn
 from torch.export import ExportedProgram
 
 from pocketfed.core.errors import ExportError
+from pocketfed.export.delegation import module_of, operator_name, shape_of
+from pocketfed.export.mil import read_package
+from pocketfed.export.mil.execute import unknown_operators
 from pocketfed.export.quiet import coremltools, quiet
 
 aten = torch.ops.aten
@@ -54,10 +58,12 @@ def convert(
         coremltools' model, to be saved by `save`.
 
     Raises:
-        ExportError: an operator cannot be converted; the message is the converter's, which names it.
+        ExportError: an operator cannot be converted; the message names it and its module.
     """
     ct = coremltools()
     with quiet():
+        _know_alias()
+        _refuse_unknown(program)
         pipeline = ct.PassPipeline.DEFAULT
         pipeline.remove_passes(BROKEN_PASSES)
         try:
@@ -72,6 +78,32 @@ def convert(
             )
         except (ValueError, NotImplementedError, RuntimeError, KeyError) as error:
             raise ExportError(f"Core ML does not take this network: {error}") from error
+
+
+def package_files(model: Any, name: str) -> dict[str, bytes]:
+    """The files of a package, by path from the folder that holds it.
+
+    Args:
+        model: coremltools' model.
+        name: of the package.
+
+    Raises:
+        ExportError: it has an operator that `export.mil` does not know: nobody here could check what it computes.
+    """
+    with TemporaryDirectory() as place:
+        path = Path(place) / name
+        save(model, path)
+        unknown = unknown_operators(read_package(path))
+        if unknown:
+            raise ExportError(
+                f"{name} would have operators that cannot be checked here: {', '.join(unknown)}; "
+                "use others in the backbone, or leave Core ML out (pocketfed bundle --no-coreml)"
+            )
+        return {
+            Path(name, file.relative_to(path)).as_posix(): file.read_bytes()
+            for file in sorted(path.rglob("*"))
+            if file.is_file()
+        }
 
 
 def save(model: Any, path: Path) -> None:
@@ -89,6 +121,38 @@ def save(model: Any, path: Path) -> None:
     manifest["itemInfoEntries"] = {names[old]: entries[old] for old in sorted(entries, key=names.__getitem__)}
     manifest["rootModelIdentifier"] = names[root]
     (path / "Manifest.json").write_text(json.dumps(manifest, indent=2, sort_keys=True) + "\n")
+
+
+def _know_alias() -> None:
+    """Teach the converter `aten.alias`, which is the tensor itself."""
+    from coremltools.converters.mil import Builder, register_torch_op
+    from coremltools.converters.mil.frontend.torch.ops import _get_inputs
+
+    def alias(context: Any, node: Any) -> None:
+        context.add(Builder.identity(x=_get_inputs(context, node, expected=1)[0], name=node.name))
+
+    register_torch_op(alias, override=True)
+
+
+def _refuse_unknown(program: ExportedProgram) -> None:
+    """Nothing, if the converter knows every operator.
+
+    Raises:
+        ExportError: with every other operator, its shape and its module.
+    """
+    from coremltools.converters.mil.frontend.torch import is_torch_fx_node_supported
+
+    unknown = [
+        f"{operator_name(node)} on {shape_of(node)}{module_of(node)}"
+        for node in program.graph.nodes
+        if isinstance(node.target, torch._ops.OpOverload) and not is_torch_fx_node_supported(node)
+    ]
+    if unknown:
+        raise ExportError(
+            "Core ML does not take:\n"
+            + "\n".join(dict.fromkeys(unknown))
+            + "\nUse other operators in the backbone, or leave Core ML out (pocketfed bundle --no-coreml)."
+        )
 
 
 def _group_norm(

@@ -17,6 +17,7 @@ from pocketfed.core.head import Head
 from pocketfed.core.learning_task import LearningTask
 from pocketfed.core.modality import Modality
 from pocketfed.export.bound import bound_backbone, bound_head
+from pocketfed.export.coreml.compression import Weights, compressed
 from pocketfed.export.coreml.convert import convert, exported
 from pocketfed.export.quiet import coremltools
 
@@ -28,20 +29,28 @@ CAPTURES, EMBEDDING, SCORES = "captures", "embedding", "scores"
 
 
 class _Embedding(nn.Module):
-    """Photos float32 [batch, 3, side, side] of 0 to 255, or sounds [batch, samples] -> [batch, features or classes]."""
+    """Captures float32 [batch, *capture_shape], photos of 0 to 255 -> [batch, features or classes].
+
+    With `image`, photos come as [batch, 3, side, side].
+    """
 
     def __init__(
-        self, task: LearningTask, weights: NDArray[np.float32], modality: Modality, head: Head | None
+        self,
+        task: LearningTask,
+        weights: NDArray[np.float32],
+        modality: Modality,
+        image: bool,
+        head: Head | None,
     ) -> None:
         super().__init__()
-        self.modality, self.view = modality, task.views[modality]
+        self.image, self.view = image, task.views[modality]
         self.backbone = bound_backbone(task, weights)
         self.head = bound_head(head)
 
     def forward(self, captures: Tensor) -> Tensor:
         """See the class."""
-        if self.modality is Modality.PHOTO:
-            captures = captures.permute(0, 2, 3, 1)  # an image comes with its channels first
+        if self.image:
+            captures = captures.permute(0, 2, 3, 1)  # it comes with its channels first
         result: Tensor = self.head(self.backbone(self.view.plain(self.view.front(captures))))
         return result
 
@@ -54,6 +63,7 @@ def embedding_package(
     *,
     image: bool = False,
     head: Head | None = None,
+    stored: Weights = Weights.FLOAT16,
 ) -> Any:
     """The embedding of one modality with fixed weights, or the classifier that a head makes of it.
 
@@ -64,6 +74,7 @@ def embedding_package(
         batches: sizes of a batch that it takes; the first is the default.
         image: take one photo at a time as an RGB image, as from the camera, in place of arrays.
         head: of this very encoder.
+        stored: how the backbone's weights are stored.
 
     Returns:
         coremltools' model; its input is `captures`, its output `embedding`, float32 [batch, features], or with a head
@@ -72,23 +83,21 @@ def embedding_package(
     Raises:
         ExportError: Core ML does not take the backbone.
     """
-    net = _Embedding(task, weights, modality, head)
-    shape = _shape(task, modality)
-    program = _exported(net, shape, 1 if image else max(batches))
-    output = EMBEDDING if head is None else SCORES
-    return convert(program, [_input(shape, batches, image)], [output], _in_backbone(program))
-
-
-def _shape(task: LearningTask, modality: Modality) -> tuple[int, ...]:
+    net = _Embedding(task, weights, modality, image, head)
     capture = task.views[modality].capture_shape
-    return (3, *capture[:2]) if modality is Modality.PHOTO else capture
+    shape = (3, *capture[:2]) if image else capture
+    program = _exported(net, shape, [1] if image else batches)
+    output = EMBEDDING if head is None else SCORES
+    model = convert(program, [_input(shape, batches, image)], [output], _in_backbone(program))
+    return compressed(model, stored)
 
 
-def _exported(net: nn.Module, shape: tuple[int, ...], largest: int) -> ExportedProgram:
+def _exported(net: nn.Module, shape: tuple[int, ...], batches: Sequence[int]) -> ExportedProgram:
+    if len(batches) == 1:
+        return exported(net, torch.zeros((batches[0], *shape)))
     # An example of two, since torch takes a size of one for a constant.
-    example = torch.zeros((min(largest, 2), *shape))
-    sizes = None if largest == 1 else {"captures": {0: torch.export.Dim("batch", min=1, max=largest)}}
-    return exported(net, example, sizes)
+    sizes = {"captures": {0: torch.export.Dim("batch", min=1, max=max(batches))}}
+    return exported(net, torch.zeros((2, *shape)), sizes)
 
 
 def _input(shape: tuple[int, ...], batches: Sequence[int], image: bool) -> Any:

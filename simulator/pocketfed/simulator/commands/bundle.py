@@ -45,14 +45,24 @@ def bundle(
     ] = 1,
     batch: Annotated[int, typer.Option(min=1, max=256, help="Captures per call of inference programs.")] = 1,
     int8: Annotated[bool, typer.Option(help="Quantised inference programs too.")] = True,
-    coreml: Annotated[bool, typer.Option(help="Core ML packages too.")] = True,
+    coreml: Annotated[bool, typer.Option(help="Programs for Core ML too.")] = True,
+    coreml_weights: Annotated[
+        str,
+        typer.Option(metavar="[float16|int8|palette6]", help="How Core ML's embeddings store their weights."),
+    ] = "float16",
+    coreml_training: Annotated[
+        bool, typer.Option(help="Loss and gradient as Core ML packages too; experimental.")
+    ] = True,
+    max_mb: Annotated[
+        float | None, typer.Option("--max-mb", min=0, help="Largest size; above it no bundle is made.")
+    ] = None,
     zipped: Annotated[bool, typer.Option("--zip", help="Also write the folder as one .zip.")] = False,
     force: Annotated[bool, typer.Option("--force", help="Replace a bundle that is there.")] = False,
 ) -> None:
     """Make the bundle that goes into an app: programs, weights and a manifest, in one folder.
 
-    The learning step and inference for ExecuTorch (Android, iOS), and embeddings for Core ML (iOS); with --head also
-    classifiers for both. With --weights-from a new bundle goes on where an old one got to.
+    The learning step and inference for ExecuTorch (Android, iOS); embeddings and the gradient for Core ML (iOS); with
+    --head also classifiers for both. With --weights-from a new bundle goes on where an old one got to.
 
     Examples:
 
@@ -72,6 +82,7 @@ def bundle(
         from pocketfed.core.errors import BundleError, ConfigError
         from pocketfed.core.plugins import load_plugins
         from pocketfed.core.signing import read_signing_key
+        from pocketfed.export.coreml.compression import choose_weights
         from pocketfed.simulator import run_folder
         from pocketfed.simulator.bundling import Options, build_bundle
         from pocketfed.simulator.classifiers import read_heads
@@ -90,6 +101,7 @@ def bundle(
         if out.exists() and (not force or not (out / MANIFEST).is_file()):
             way = "choose another folder" if not (out / MANIFEST).is_file() else "add --force to replace it"
             raise BundleError(f"{out} exists; {way}")
+        stored = choose_weights(coreml_weights)
         signer = None if key is None else read_signing_key(key)
         heads = read_heads(head or [])
         weights, notes = None, list[str]()
@@ -114,7 +126,10 @@ def bundle(
         out.parent.mkdir(parents=True, exist_ok=True)
         place = Path(tempfile.mkdtemp(prefix=f".{out.name}.", dir=out.parent))
         try:
-            options = Options(batch, int8, coreml, version, heads)
+            options = Options(
+                batch=batch, int8=int8, coreml=coreml, coreml_weights=stored, coreml_training=coreml_training,
+                version=version, max_mb=max_mb, heads=heads,
+            )  # fmt: skip
             made = build_bundle(wanted, weights, place / "bundle", options, signer, tell)
             if out.exists():
                 shutil.rmtree(out)

@@ -52,7 +52,8 @@ def verify(
         if signature_only:
             return
         from pocketfed.core.plugins import load_plugins
-        from pocketfed.simulator.verification import BOUNDS, verify_programs
+        from pocketfed.simulator.parity import BOUNDS
+        from pocketfed.simulator.verification import verify_programs
 
         load_plugins(plugin or [])
         rows = list(verify_programs(bundle, lambda name: status.update(f"running {name}")))

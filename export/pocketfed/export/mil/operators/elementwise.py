@@ -55,6 +55,11 @@ def leaky_relu(x: Tensor, alpha: Tensor | float = 0.01) -> Tensor:
     return functional.leaky_relu(x, float(alpha))
 
 
+def elu(x: Tensor, alpha: Tensor | float = 1.0) -> Tensor:
+    """x, or alpha (exp(x) - 1) below zero."""
+    return functional.elu(x, float(alpha))
+
+
 def gelu(x: Tensor, mode: str = "EXACT") -> Tensor:
     """Gaussian error linear unit in one of its three forms."""
     if mode == "SIGMOID_APPROXIMATION":
@@ -134,6 +139,7 @@ OPERATORS: dict[str, Callable[..., Any]] = {
     **{name: _binary(function) for name, function in BINARY.items()},
     "cast": cast,
     "clip": clip,
+    "elu": elu,
     "fill_like": fill_like,
     "gelu": gelu,
     "inverse": inverse,

@@ -1,0 +1,77 @@
+"""Whether what a bundle has for Core ML does what eager PyTorch does: run by `export.mil`, not by Apple's system."""
+
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+import torch
+from numpy.typing import NDArray
+
+from pocketfed.core.bundle import Bundle
+from pocketfed.core.learning_step import gradient_method
+from pocketfed.core.learning_task import LearningTask
+from pocketfed.core.modality import Modality
+from pocketfed.export.coreml.delegate import embedded_package
+from pocketfed.export.coreml.embedding import CAPTURES
+from pocketfed.export.coreml.training import INPUTS, OUTPUTS
+from pocketfed.export.mil import Precision, Program, execute, read_package
+from pocketfed.simulator.parity import Parity, distance, embedded, real_inputs
+
+
+def verify_core_ml(
+    bundle: Bundle, task: LearningTask, captures: Mapping[Modality, NDArray[Any]], file: str, about: Mapping[str, Any]
+) -> Iterator[Parity]:  # fmt: skip
+    """Compare a package, or the package inside an ExecuTorch program, with eager PyTorch.
+
+    Args:
+        bundle: with its weights.
+        task: that it was made from.
+        captures: of each modality, more than a batch.
+        file: the program.
+        about: its entry in the manifest.
+
+    Raises:
+        BundleError: a package cannot be read.
+        ExportError: there is no package in the program.
+        ProgramError: a package cannot be run.
+    """
+    path = bundle.folder / file
+    if about["runtime"] == "executorch":
+        ((method, described),) = about["methods"].items()
+        with TemporaryDirectory() as place:
+            program = read_package(embedded_package(path.read_bytes(), Path(place)))
+            batch, modality = int(described["inputs"][0]["shape"][0]), Modality(method.removeprefix("embed_"))
+            yield from _embedding(bundle, task, captures, program, about, file, modality, batch)
+    elif file.startswith("Train"):
+        yield from _gradient(bundle, task, captures, read_package(path), file)
+    else:
+        modality = Modality(path.stem.removeprefix("Embed").removeprefix("Classify").lower())
+        for batch in about["batches"]:
+            yield from _embedding(bundle, task, captures, read_package(path), about, file, modality, batch)
+
+
+def _embedding(
+    bundle: Bundle, task: LearningTask, captures: Mapping[Modality, NDArray[Any]], program: Program,
+    about: Mapping[str, Any], file: str, modality: Modality, batch: int,
+) -> Iterator[Parity]:  # fmt: skip
+    rows = torch.from_numpy(captures[modality][:batch])
+    wanted = embedded(bundle, task, modality, rows, classify=file.startswith("Classify"))
+    image = about["runtime"] == "coreml" and modality is Modality.PHOTO
+    given = rows.permute(0, 3, 1, 2).float() if image else rows.float()
+    stored = about.get("weights", "float16")
+    for precision in Precision:
+        (found,) = execute(program, {CAPTURES: given}, precision).values()
+        kind = str(precision) if stored == "float16" else f"{precision}, {stored}"
+        inside = "the package inside, " if about["runtime"] == "executorch" else ""
+        yield Parity(file, f"{inside}batch of {batch}", kind, distance(found, wanted))
+
+
+def _gradient(
+    bundle: Bundle, task: LearningTask, captures: Mapping[Modality, NDArray[Any]], program: Program, file: str
+) -> Iterator[Parity]:  # fmt: skip
+    method = gradient_method(task, Modality(Path(file).stem.removeprefix("Train").lower()))
+    inputs = real_inputs(bundle, method, captures)
+    found = execute(program, {name: value.float() for name, value in zip(INPUTS, inputs, strict=True)})
+    for name, wanted in zip(OUTPUTS, method.function(*inputs), strict=False):
+        yield Parity(file, name, "float32", distance(found[name], wanted.reshape(found[name].shape)))

@@ -1,0 +1,90 @@
+"""How far a program of a bundle is from eager PyTorch, and what both are given."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from pocketfed.core.bundle import Bundle
+from pocketfed.core.head import read_head
+from pocketfed.core.learning_step import Method, embedding
+from pocketfed.core.learning_task import LearningTask
+from pocketfed.core.modality import Modality
+from pocketfed.core.randomness import generator
+from pocketfed.export.bound import bound_head
+
+BOUNDS = {
+    "float32": 1e-4,
+    "int8": 0.5,
+    "exact": 5e-3,  # the weights are stored in half precision
+    "declared": 3e-2,
+    "exact, int8": 0.5,
+    "declared, int8": 0.5,
+    "exact, palette6": 0.5,
+    "declared, palette6": 0.5,
+}
+"""Largest error that is accepted, as a share of the largest magnitude, by precision."""
+
+
+@dataclass(frozen=True)
+class Parity:
+    """How far a program is from eager PyTorch.
+
+    Attributes:
+        program: its file.
+        what: the method or function, and what of it.
+        precision: a key of `BOUNDS`.
+        error: the largest, as a share of the largest magnitude.
+    """
+
+    program: str
+    what: str
+    precision: str
+    error: float
+
+    @property
+    def agrees(self) -> bool:
+        """Whether the error is accepted."""
+        return self.error <= BOUNDS[self.precision]
+
+
+def real_inputs(bundle: Bundle, method: Method, captures: Mapping[Modality, NDArray[Any]]) -> list[Tensor]:
+    """Real weights and captures, random numbers for noise, the usual hyperparameters."""
+    rng = generator(0, method.name)
+    weights = torch.from_numpy(bundle.weights.copy())
+    inputs = []
+    for position, blank in enumerate(method.example):
+        if blank.shape == weights.shape and position != 1:
+            inputs.append(weights.clone())
+            continue
+        modality = next((m for m, items in captures.items() if blank.shape[1:] == items.shape[1:]), None)
+        if modality is not None and blank.dim() > 1:
+            inputs.append(torch.from_numpy(captures[modality][: len(blank)].copy()))
+        elif blank.dim() == 3:
+            inputs.append(torch.from_numpy(rng.random(tuple(blank.shape), dtype=np.float32)))
+        else:
+            inputs.append(blank)
+    return inputs
+
+
+def embedded(
+    bundle: Bundle, task: LearningTask, modality: Modality, captures: Tensor, classify: bool = False
+) -> Tensor:
+    """What eager PyTorch makes of captures with the bundle's weights, float32 [n, features].
+
+    With `classify`, the scores of the head that the manifest names, float32 [n, classes].
+    """
+    head = read_head(bundle.folder / bundle.manifest["classifiers"][modality]["head"]) if classify else None
+    with torch.no_grad():
+        features = embedding(task, modality)(torch.from_numpy(bundle.weights.copy()), captures)[0]
+        result: Tensor = bound_head(head)(features)
+    return result
+
+
+def distance(found: Tensor, wanted: Tensor) -> float:
+    """The largest difference, as a share of the largest magnitude."""
+    return float((found - wanted).abs().max() / wanted.abs().max().clamp(min=1e-12))

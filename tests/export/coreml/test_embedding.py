@@ -1,0 +1,124 @@
+"""Embeddings for Core ML, on their own and inside an ExecuTorch program, with weights in all their forms."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from pocketfed.core.backbones import BACKBONES
+from pocketfed.core.captures import embedded_photos
+from pocketfed.core.errors import ConfigError, ExportError
+from pocketfed.core.learning_step import embedding
+from pocketfed.core.learning_task import LearningTask, initial_weights, learning_task
+from pocketfed.core.modality import Modality
+from pocketfed.core.views import PhotoView
+from pocketfed.export.coreml.compression import Weights, choose_weights, compressed
+from pocketfed.export.coreml.convert import package_files, save
+from pocketfed.export.coreml.delegate import delegated_program, embedded_package
+from pocketfed.export.coreml.embedding import embedding_package
+from pocketfed.export.inspection import inspect_program
+from pocketfed.export.mil import execute, read_package
+from pocketfed.export.mil.operators import OPERATORS
+
+SIDE = 16
+
+
+class Small(nn.Module):
+    """[n, 3, h, w] -> [n, 24]."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.stem = nn.Conv2d(3, 16, 3, stride=2, padding=1)
+        self.norm = nn.GroupNorm(4, 16)
+        self.wide = nn.Conv2d(16, 24, 3, padding=1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        pooled: Tensor = self.wide(nn.functional.silu(self.norm(self.stem(x)))).mean((2, 3))
+        return pooled
+
+
+@pytest.fixture
+def task(monkeypatch: pytest.MonkeyPatch) -> LearningTask:
+    monkeypatch.setitem(BACKBONES, "small", (Small, 24))
+    return learning_task("small", {Modality.PHOTO: PhotoView(side=SIDE)}, batch=4)
+
+
+def photos(count: int) -> Tensor:
+    captures: NDArray[np.uint8] = embedded_photos(16, side=SIDE).train.items[:count]
+    return torch.from_numpy(captures)
+
+
+def errors(task: LearningTask, weights: NDArray[np.float32], package: Path) -> float:
+    rows = photos(2)
+    (wanted,) = embedding(task, Modality.PHOTO)(torch.from_numpy(weights), rows)
+    found = execute(read_package(package), {"captures": rows.float()})["embedding"]
+    return float((found - wanted).abs().max() / wanted.abs().max())
+
+
+def test_weights_in_fewer_bits(task: LearningTask, tmp_path: Path) -> None:
+    weights, sizes, kinds = initial_weights(task, 0), {}, {}
+    plain = embedding_package(task, weights, Modality.PHOTO, [2])
+    for stored in Weights:
+        path = tmp_path / f"{stored}.mlpackage"
+        save(compressed(plain, stored), path)
+        sizes[stored] = sum(file.stat().st_size for file in path.rglob("*.bin"))
+        kinds[stored] = {operation.type for operation in read_package(path).block.operations}
+        assert errors(task, weights, path) < {"float16": 2e-3, "int8": 2e-2, "palette6": 0.1}[stored]
+    assert sizes["palette6"] < sizes["int8"] < sizes["float16"]
+    assert "constexpr_affine_dequantize" in kinds["int8"]
+    assert "constexpr_lut_to_dense" in kinds["palette6"]
+    assert choose_weights("int8") is Weights.INT8
+    with pytest.raises(ConfigError, match="stored as 'int4'; choose one of: float16, int8, palette6"):
+        choose_weights("int4")
+
+
+def test_inside_an_executorch_program(task: LearningTask, tmp_path: Path) -> None:
+    weights = initial_weights(task, 0)
+    programs = [
+        delegated_program(
+            embedding_package(task, weights, Modality.PHOTO, [2]), "embed_photo", photos(2), features=24
+        )
+        for _ in range(2)
+    ]
+    assert programs[0] == programs[1]
+    (parts,) = inspect_program(programs[0]).values()
+    assert parts.delegates == ("CoreMLBackend",)
+    assert parts.slow == {}
+    assert errors(task, weights, embedded_package(programs[0], tmp_path)) < 2e-3
+    with pytest.raises(ExportError, match="are no ExecuTorch program"):
+        embedded_package(b"nothing", tmp_path)
+
+
+def test_what_cannot_be_converted_is_named_with_its_module(
+    task: LearningTask, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Odd(Small):
+        def __init__(self) -> None:
+            super().__init__()
+            self.last = Erased()
+
+        def forward(self, x: Tensor) -> Tensor:
+            erased: Tensor = self.last(super().forward(x))
+            return erased
+
+    class Erased(nn.Module):
+        def forward(self, x: Tensor) -> Tensor:
+            return torch.special.bessel_j0(x)
+
+    monkeypatch.setitem(BACKBONES, "small", (Odd, 24))
+    odd = learning_task("small", task.views, batch=4)
+    with pytest.raises(ExportError, match=r"bessel_j0.* on \[2, 24\] torch.float32 in module backbone\.last"):
+        embedding_package(odd, initial_weights(odd, 0), Modality.PHOTO, [2])
+
+
+def test_what_cannot_be_checked_is_not_made(task: LearningTask, monkeypatch: pytest.MonkeyPatch) -> None:
+    model = embedding_package(task, initial_weights(task, 0), Modality.PHOTO, [2])
+    assert "E.mlpackage/Manifest.json" in package_files(model, "E.mlpackage")
+    monkeypatch.delitem(OPERATORS, "conv")
+    with pytest.raises(
+        ExportError, match=r"E\.mlpackage would have operators that cannot be checked here: conv;"
+    ):
+        package_files(model, "E.mlpackage")

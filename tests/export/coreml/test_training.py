@@ -1,0 +1,108 @@
+"""The gradient as a Core ML package, saved, read back and run: an app that descends by it follows eager PyTorch."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from pocketfed.core.backbones import BACKBONES
+from pocketfed.core.hyper import Hyper
+from pocketfed.core.learning_step import gradient_method, step_method
+from pocketfed.core.learning_task import LearningTask, learning_task
+from pocketfed.core.modality import Modality
+from pocketfed.core.views import PhotoView, SoundView
+from pocketfed.export.coreml.convert import save
+from pocketfed.export.coreml.training import INPUTS, OUTPUTS, training_package
+from pocketfed.export.mil import execute, read_package
+from pocketfed.export.mil.execute import unknown_operators
+from tests.conftest import random_inputs
+
+
+class Tiny(nn.Module):
+    """Dense and depthwise convolutions, running statistics, and a norm of groups: [n, 3, h, w] -> [n, 8]."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.stem = nn.Conv2d(3, 8, 3, stride=2, padding=1, bias=False)
+        self.batch = nn.BatchNorm2d(8)
+        self.across = nn.Conv2d(8, 8, (1, 5), padding=(0, 2), groups=8)
+        self.group = nn.GroupNorm(2, 8)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = nn.functional.silu(self.batch(self.stem(x)))
+        pooled: Tensor = nn.functional.hardswish(self.group(x + self.across(x))).mean((2, 3))
+        return pooled
+
+
+@pytest.fixture
+def tiny(monkeypatch: pytest.MonkeyPatch) -> LearningTask:
+    monkeypatch.setitem(BACKBONES, "tiny", (Tiny, 8))
+    return learning_task("tiny", {Modality.PHOTO: PhotoView(side=16)}, batch=4)
+
+
+def descend(
+    task: LearningTask, modality: Modality, path: Path, steps: int
+) -> tuple[list[float], list[float], NDArray[np.float32], NDArray[np.float32]]:
+    """Losses and last weights of an app that has the package and momentum of its own, and those of eager PyTorch."""
+    save(training_package(task, modality), path)
+    program = read_package(path)
+    assert unknown_operators(program) == []
+    method = step_method(task, [modality])
+    theta, state, anchor, captures, noise, _ = random_inputs(method, task, seed=5)
+    rates = Hyper(learning_rate=0.05, momentum=0.8, weight_decay=1e-3)
+    hyper = torch.from_numpy(rates.vector([task.batch - 1]))  # the last capture does not count
+    eager, ours = theta, theta.numpy().copy()
+    state, momentum, trained = (
+        torch.zeros_like(state),
+        np.zeros(task.layout.trained, np.float32),
+        task.layout.trained,
+    )
+    wanted, found = [], []
+    for _ in range(steps):
+        loss, eager, state = method.function(eager, state, anchor, captures, noise, hyper)
+        wanted.append(float(loss))
+        inputs = (torch.from_numpy(ours.copy()), captures.float(), noise, hyper)
+        results = execute(program, dict(zip(INPUTS, inputs, strict=True)))
+        found.append(float(results["loss"]))
+        slope = results["gradient"].numpy() + rates.weight_decay * ours[:trained]
+        momentum = np.float32(rates.momentum) * momentum + slope
+        ours[:trained] -= np.float32(rates.learning_rate) * momentum
+        if len(ours) > trained:
+            ours[trained:] = results["statistics"].numpy()
+    return found, wanted, ours, eager.numpy()
+
+
+def test_an_app_follows_eager_steps(tiny: LearningTask, tmp_path: Path) -> None:
+    found, wanted, ours, eager = descend(tiny, Modality.PHOTO, tmp_path / "Train.mlpackage", 4)
+    assert np.allclose(found, wanted, rtol=0, atol=1e-5)
+    assert abs(wanted[0] - wanted[-1]) > 1e-3  # it learns
+    assert np.abs(ours - eager).max() < 1e-4 * np.abs(eager).max()
+
+
+def test_the_gradient_is_that_of_autograd(tiny: LearningTask) -> None:
+    """Against differences of the loss; the step itself has its own tests."""
+    method = gradient_method(tiny, Modality.PHOTO)
+    theta, _, _, captures, noise, hyper = random_inputs(step_method(tiny, [Modality.PHOTO]), tiny, seed=5)
+    _, gradient, statistics = method.function(theta, captures, noise, hyper)
+    assert gradient.shape == (tiny.layout.trained,)
+    assert statistics.shape == (tiny.layout.size - tiny.layout.trained,)
+    direction = torch.zeros_like(theta)
+    direction[: tiny.layout.trained] = gradient / gradient.norm()
+    up, down = (
+        method.function(theta + sign * 1e-2 * direction, captures, noise, hyper)[0] for sign in (1, -1)
+    )
+    assert float((up - down) / 2e-2) == pytest.approx(float(gradient.norm()), rel=2e-2)
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("modality", list(Modality))
+def test_ten_steps_of_the_default_backbone(modality: Modality, tmp_path: Path) -> None:
+    task = learning_task("compact", {Modality.PHOTO: PhotoView(), Modality.SOUND: SoundView()}, batch=32)
+    found, wanted, ours, eager = descend(task, modality, tmp_path / "Train.mlpackage", 10)
+    assert np.allclose(found, wanted, rtol=0, atol=1e-4)
+    assert len(ours) == task.layout.trained  # no statistics, so two outputs
+    assert np.abs(ours - eager).max() < 1e-3 * np.abs(eager).max()
+    assert len(OUTPUTS) == 3
