@@ -47,8 +47,7 @@ def task(monkeypatch: pytest.MonkeyPatch) -> LearningTask:
 
 
 def photos(count: int) -> Tensor:
-    captures: NDArray[np.uint8] = embedded_photos(16, side=SIDE).train.items[:count]
-    return torch.from_numpy(captures)
+    return torch.from_numpy(embedded_photos(16, side=SIDE).train.items[:count])
 
 
 def errors(task: LearningTask, weights: NDArray[np.float32], package: Path) -> float:
@@ -59,7 +58,8 @@ def errors(task: LearningTask, weights: NDArray[np.float32], package: Path) -> f
 
 
 def test_weights_in_fewer_bits(task: LearningTask, tmp_path: Path) -> None:
-    weights, sizes, kinds = initial_weights(task, 0), {}, {}
+    weights = initial_weights(task, 0)
+    sizes, kinds = dict[str, int](), dict[str, set[str]]()
     plain = embedding_package(task, weights, Modality.PHOTO, [2])
     for stored in Weights:
         path = tmp_path / f"{stored}.mlpackage"
@@ -106,7 +106,8 @@ def test_what_cannot_be_converted_is_named_with_its_module(
 
     class Erased(nn.Module):
         def forward(self, x: Tensor) -> Tensor:
-            return torch.special.bessel_j0(x)
+            erased: Tensor = torch.special.bessel_j0(x)
+            return erased
 
     monkeypatch.setitem(BACKBONES, "small", (Odd, 24))
     odd = learning_task("small", task.views, batch=4)

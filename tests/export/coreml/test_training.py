@@ -55,11 +55,8 @@ def descend(
     rates = Hyper(learning_rate=0.05, momentum=0.8, weight_decay=1e-3)
     hyper = torch.from_numpy(rates.vector([task.batch - 1]))  # the last capture does not count
     eager, ours = theta, theta.numpy().copy()
-    state, momentum, trained = (
-        torch.zeros_like(state),
-        np.zeros(task.layout.trained, np.float32),
-        task.layout.trained,
-    )
+    state, trained = torch.zeros_like(state), task.layout.trained
+    momentum: NDArray[np.float32] = np.zeros(trained, np.float32)
     wanted, found = [], []
     for _ in range(steps):
         loss, eager, state = method.function(eager, state, anchor, captures, noise, hyper)
@@ -68,8 +65,8 @@ def descend(
         results = execute(program, dict(zip(INPUTS, inputs, strict=True)))
         found.append(float(results["loss"]))
         slope = results["gradient"].numpy() + rates.weight_decay * ours[:trained]
-        momentum = np.float32(rates.momentum) * momentum + slope
-        ours[:trained] -= np.float32(rates.learning_rate) * momentum
+        momentum = (rates.momentum * momentum + slope).astype(np.float32)
+        ours[:trained] -= rates.learning_rate * momentum
         if len(ours) > trained:
             ours[trained:] = results["statistics"].numpy()
     return found, wanted, ours, eager.numpy()
