@@ -29,6 +29,8 @@ def test_the_file_says_what_the_head_is(tmp_path: Path) -> None:
     for field in dataclasses.fields(Head):
         assert np.array_equal(getattr(read, field.name), getattr(HEAD, field.name)), field.name
     assert head_bytes(read) == head_bytes(HEAD)
+    columns = dataclasses.replace(HEAD, weight=np.asfortranarray(HEAD.weight))  # as scikit-learn leaves them
+    assert head_bytes(columns) == head_bytes(HEAD)
 
 
 def test_accuracy_and_chance_by_hand() -> None:

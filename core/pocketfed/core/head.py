@@ -121,7 +121,9 @@ def head_bytes(head: Head) -> bytes:
         "trial": {name: list(counts) for name, counts in asdict(head.trial).items()},
     }
     told["sha256"] = _digest(told, head.weight, head.bias)
-    return save({"weight": head.weight, "bias": head.bias}, metadata={"head": json.dumps(told)})
+    # Not in the order of columns, in which scikit-learn leaves them: safetensors would write those as they lie.
+    tensors = {"weight": np.ascontiguousarray(head.weight), "bias": np.ascontiguousarray(head.bias)}
+    return save(tensors, metadata={"head": json.dumps(told)})
 
 
 def read_head(path: Path) -> Head:
