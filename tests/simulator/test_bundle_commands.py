@@ -133,7 +133,9 @@ def test_programs_with_other_weights_inside_disagree(folder: Path, tmp_path: Pat
         for name in bundle.files
         if "/" in name or name.endswith("pte")
     }
-    about = {name: bundle.manifest[name] for name in ("programs", "backbone", "features", "optimiser")}
+    about = {
+        name: bundle.manifest[name] for name in ("programs", "backbone", "features", "optimiser", "plugins")
+    }
     config = (bundle.folder / "config.toml").read_text()
     other = Contents(bundle.spec, bundle.read_layout(), np.roll(bundle.weights, 1), config, files, about)
     write_bundle(tmp_path / "other", other)
