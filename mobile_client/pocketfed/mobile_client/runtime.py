@@ -50,8 +50,8 @@ class ExecutorchRuntime:
 
         Args:
             program: a `.pte`.
-            threads: that every program of this process runs on from now on. With more than one, no program may have
-                run before: ExecuTorch would wait for ever in its next step. None leaves them as they are.
+            threads: that every program of this process runs on from now on; None leaves them as they are. Another
+                number than before must not meet a program that runs: it would never end.
 
         Raises:
             ProgramError: the bytes are no ExecuTorch program.
@@ -59,7 +59,7 @@ class ExecutorchRuntime:
         self._bytes = program  # the runtime reads from this memory as long as it lives
         bindings = import_runtime()
         with native_stderr_hidden():
-            if threads is not None:
+            if threads not in (None, bindings._threadpool_get_thread_count()):
                 bindings._unsafe_reset_threadpool(threads)
             try:
                 self._module = bindings._load_for_executorch_from_buffer(program)

@@ -1,7 +1,7 @@
 """How long a program's steps take on some number of threads: python -m pocketfed.mobile_client.thread_trial
 
-A process of its own for each number, because ExecuTorch waits for ever in a step after its pool of threads was
-replaced under a program that had run. It reads a `Trial` as JSON from standard input and prints the seconds.
+A process of its own for each number: ExecuTorch's threads are those of all programs of a process, and one that runs
+while their number changes never ends. It reads a `Trial` as JSON from standard input and prints the seconds.
 """
 
 import json

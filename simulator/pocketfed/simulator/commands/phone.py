@@ -129,19 +129,17 @@ def phone(
             key = load_or_create_key(place.key)
             name = key.number if number is None else number
             quota = quota_mb * 1_000_000
-            answered, running = 0, False
+            answered = 0
 
             def fastest(parts: "Bundle") -> int:
                 with console.status("trying on how many threads a step is fastest"):
                     return remembered_threads(place.threads, parts.program_file, parts.id, parts.spec)
 
             def take_part(parts: "Bundle", nap: Callable[[float], None]) -> None:
-                nonlocal answered, running
+                nonlocal answered
                 store = CaptureStore(captures, parts.spec, place.folder / "captures", quota, own=inbox)
-                # Where a program has run, the number stays: ExecuTorch could not wait for other threads any more.
-                number_of_threads = None if running else threads or fastest(parts)
-                runtime = ExecutorchRuntime(parts.program, number_of_threads)
-                running = True
+                count = threads or fastest(parts)
+                runtime = ExecutorchRuntime(parts.program, count)
                 own = Own.of(parts, place.memory)
                 work = Work(
                     name,
@@ -154,8 +152,8 @@ def phone(
                     own=own,
                     bundle=parts.id,
                 )
-                kept = "" if number_of_threads is None else f", threads: {number_of_threads}"
-                log.info("phone %d with bundle %s, version %d%s", name, parts.id[:12], parts.version, kept)
+                about = (name, parts.id[:12], parts.version, count)
+                log.info("phone %d with bundle %s, version %d, threads: %d", *about)
                 # The largest thing that a server sends is the weights.
                 limit = 4 * parts.spec.weights + 2**20
                 with Caller(server, key, verify=verify, max_answer=limit) as caller:
