@@ -224,6 +224,7 @@ register("counting", build, 8)
 """
 
 
+@pytest.mark.long
 def test_a_network_that_no_phone_runs_is_named_with_operator_and_module(
     folder: Path, tmp_path: Path, pocketfed: Run
 ) -> None:

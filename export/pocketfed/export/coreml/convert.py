@@ -34,6 +34,7 @@ def exported(net: nn.Module, example: Tensor, sizes: Any = None) -> ExportedProg
     """
     table = torch.export.default_decompositions()
     table[aten.group_norm.default] = _group_norm
+    table[aten.adaptive_avg_pool2d.default] = _adaptive_avg_pool2d
     with quiet():
         result: ExportedProgram = torch.export.export(net, (example,), dynamic_shapes=sizes)
         plain: ExportedProgram = result.run_decompositions(table)
@@ -153,6 +154,14 @@ def _refuse_unknown(program: ExportedProgram) -> None:
             + "\n".join(dict.fromkeys(unknown))
             + "\nUse other operators in the backbone, or leave Core ML out (pocketfed bundle --no-coreml)."
         )
+
+
+def _adaptive_avg_pool2d(x: Tensor, size: Sequence[int]) -> Tensor:
+    """[n, c, h, w] -> [n, c, *size]; PyTorch's own form writes strides, which no converter takes."""
+    if list(size) == [1, 1]:
+        return x.mean((2, 3), keepdim=True)
+    pooled: Tensor = aten._adaptive_avg_pool2d(x, size)
+    return pooled
 
 
 def _group_norm(
