@@ -243,26 +243,18 @@ def _bundle_of(folder: Path, config: str, files: dict[str, bytes], about: Mappin
     return folder
 
 
-def test_the_next_bundle_goes_on_with_the_weights_of_the_last(made: Path, pocketfed: Run) -> None:
-    (made / "next.toml").write_text(CONFIG + "learning_rate = 0.01\n")
-    shown = pocketfed(
-        "bundle", made / "next.toml", "--weights-from", made / "bundle", "--no-int8", "--no-coreml", "-o", made / "next"
-    )  # fmt: skip
-    assert shown.code == 0, shown.err
-    old, new = read_bundle(made / "bundle"), read_bundle(made / "next")
-    assert config_of(new).learning.learning_rate == 0.01
-    assert np.array_equal(new.weights, old.weights)
-    assert f"slices carried over ({old.spec.weights:,} numbers)" in shown.out
-
-
 def test_weights_of_another_projector_or_backbone(made: Path, tmp_path: Path, pocketfed: Run) -> None:
     """As another version of the package would have laid them out."""
     bundle = read_bundle(made / "bundle")
     text = bundle.read_layout().to_json()
     former = _relaid(made, tmp_path / "former", text.replace("projector.second", "projector.last"))
-    config = config_of(bundle)
+    config, layout = config_of(bundle), bundle.read_layout()
+    weights, notes = carried_over(made / "bundle", config)
+    assert np.array_equal(weights, bundle.weights)
+    assert notes == [
+        f"Weights of {made / 'bundle'}: {len(layout.slices)} slices carried over ({layout.size:,} numbers)"
+    ]
     weights, notes = carried_over(former, config)
-    layout = bundle.read_layout()
     for part, own, old in zip(
         layout.slices, layout.parts(weights), layout.parts(bundle.weights), strict=True
     ):
