@@ -39,9 +39,11 @@ def probe(
 ) -> None:
     """Train a classifier on the frozen encoder from labelled captures, and say how good it is on held-out ones.
 
-    A linear map from features to class scores, the linear probe of reports; the encoder stays as it is. A fifth of each
-    class is held out, unless the captures come in train/ and test/. A head is of one modality and belongs to the very
-    weights that it was trained on; pocketfed bundle --head puts it behind them, as a program for phones.
+    MODEL is a run folder (its newest weights), a checkpoint in it, a bundle, or a configuration (untrained weights).
+
+    What is trained is a linear map from features to class scores, the linear probe of reports; the encoder stays as it
+    is. A fifth of each class is held out, unless the captures come in train/ and test/. A head is of one modality and
+    belongs to the very weights that it was trained on; pocketfed bundle --head puts it behind them.
 
     Examples:
 
