@@ -111,3 +111,23 @@ def test_only_linear_rules_say_so(name: str) -> None:
 def test_an_unknown_optimiser_is_refused() -> None:
     with pytest.raises(ConfigError, match="'lion'; choose one of: sgd, sgd-nesterov, adamw"):
         choose_optimiser("lion")
+
+
+@pytest.mark.parametrize("optimiser", OPTIMISERS.values(), ids=str)
+def test_those_that_say_so_are_linear_and_the_others_are_not(optimiser: Optimiser) -> None:
+    """In weights, gradient and state together, for gradients of any size: a rule that clips would show here."""
+    torch.manual_seed(0)
+    rates = {name: torch.tensor(value, dtype=torch.float64) for name, value in RATES.items()}
+
+    def sides(scale: float) -> tuple[Tensor, Tensor]:
+        size = optimiser.state_size(6)
+        one, two = (
+            (torch.randn(6).double(), scale * torch.randn(6).double(), torch.rand(size).double())
+            for _ in range(2)
+        )
+        both = (2.0 * one[0] - 3.0 * two[0], 2.0 * one[1] - 3.0 * two[1], 2.0 * one[2] - 3.0 * two[2])
+        together, first, second = (torch.cat(optimiser.update(*point, rates)) for point in (both, one, two))
+        return together, 2.0 * first - 3.0 * second
+
+    same = [torch.allclose(*sides(scale), rtol=1e-9, atol=1e-12 * scale) for scale in (1e-6, 1.0, 1e6)]
+    assert all(same) if optimiser.linear else not any(same)

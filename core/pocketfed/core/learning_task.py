@@ -56,7 +56,7 @@ def learning_task(
     layout = Layout.of(encoder)
     multipliers = gradient_multipliers(encoder, layout)
     if multipliers is not None and not optimiser.linear:
-        problem = f"{backbone!r} is trained by gradient multipliers, and {optimiser.name} divides each gradient by its size"
+        problem = f"{backbone!r} is trained by gradient multipliers, and {optimiser.name} is not linear in the gradient"
         raise ConfigError([f"{problem}; choose sgd or sgd-nesterov, or another backbone"])
     return LearningTask(backbone, encoder, layout, dict(views), batch, optimiser, multipliers)
 

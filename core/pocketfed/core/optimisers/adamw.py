@@ -28,4 +28,4 @@ def _adamw(theta: Tensor, gradient: Tensor, state: Tensor, rates: Rates) -> tupl
     return kept - moved, torch.cat([first, second, corrections])
 
 
-ADAMW = Optimiser("adamw", vectors=2, scalars=2, learning_rate=1e-3, update=_adamw, linear=False)
+ADAMW = Optimiser("adamw", vectors=2, scalars=2, learning_rate=1e-3, update=_adamw)

@@ -24,6 +24,7 @@ class Optimiser:
         learning_rate: a default that suits the rule.
         update: the rule. All zeros are the state before the first step.
         linear: whether new weights and state are linear in weights, gradient and state, as gradient multipliers need it.
+            A rule that clips gradients, or divides them by their size, is not.
     """
 
     name: str
@@ -31,7 +32,7 @@ class Optimiser:
     scalars: int
     learning_rate: float
     update: UpdateRule
-    linear: bool = True
+    linear: bool = False
 
     def state_size(self, trained: int) -> int:
         """Length of the state vector for this many trained weights."""

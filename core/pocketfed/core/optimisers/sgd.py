@@ -28,5 +28,5 @@ def _decayed(theta: Tensor, gradient: Tensor, rates: Rates) -> Tensor:
     return gradient + rates["weight_decay"] * theta
 
 
-SGD = Optimiser("sgd", vectors=1, scalars=0, learning_rate=0.03, update=_sgd)
-NESTEROV = Optimiser("sgd-nesterov", vectors=1, scalars=0, learning_rate=0.03, update=_nesterov)
+SGD = Optimiser("sgd", vectors=1, scalars=0, learning_rate=0.03, update=_sgd, linear=True)
+NESTEROV = Optimiser("sgd-nesterov", vectors=1, scalars=0, learning_rate=0.03, update=_nesterov, linear=True)
