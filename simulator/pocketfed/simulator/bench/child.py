@@ -10,13 +10,13 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 
 from pocketfed.core.errors import PeerError
 from pocketfed.core.learning_step import Method, embed_method, methods
 from pocketfed.core.modality import Modality
 from pocketfed.mobile_client.runtime import Array, ExecutorchRuntime, Runtime, TorchRuntime, import_runtime
+from pocketfed.simulator.bench.agreement import agree, relative
 from pocketfed.simulator.bench.contest import Contest
 from pocketfed.simulator.bench.memory import growth_apart
 from pocketfed.simulator.bench.peers import PEERS, Workload, check_losses
@@ -74,30 +74,14 @@ def _contest(folder: Path, contest: Contest, subject: Subject) -> dict[str, Any]
     }
     result["load_ms"] = max(0.0, loaded - result["executorch"]["median_ms"])
     if contest.method.startswith("step"):
-        return result | _agreement(program, eager, method.name, inputs)
+        verdict = agree(program, eager, method.name, inputs, subject.task.layout.trained, STEPS)
+        return result | {
+            "loss_error": verdict.program.loss,
+            "weights_error": verdict.program.weights,
+            "nudged_error": verdict.nudged.weights,
+        }
     ours, theirs = program.run(contest.method, _own(contest, inputs))[0], eager.run(method.name, inputs)[0]
-    return result | {"error": _relative(ours, theirs)}
-
-
-def _agreement(program: Runtime, eager: Runtime, name: str, inputs: Sequence[Array]) -> dict[str, float]:
-    """The largest relative error of the loss, and that of the weights, over ten steps with fresh random numbers.
-
-    Beside them, what the weights of two eager runs differ by whose first weights differ by one rounding.
-    """
-    rng, worst = np.random.default_rng(1), 0.0
-    ours, theirs = list(inputs[:2]), list(inputs[:2])
-    nudged = [np.nextafter(inputs[0], np.float32(np.inf)), inputs[1]]
-    for _ in range(STEPS):
-        rest = [rng.random(x.shape, dtype=np.float32) if i % 2 else x for i, x in enumerate(inputs[3:-1])]
-        loss, *ours = program.run(name, [*ours, inputs[2], *rest, inputs[-1]])
-        expected, *theirs = eager.run(name, [*theirs, inputs[2], *rest, inputs[-1]])
-        _, *nudged = eager.run(name, [*nudged, inputs[2], *rest, inputs[-1]])
-        worst = max(worst, _relative(loss, expected))
-    return {
-        "loss_error": worst,
-        "weights_error": _relative(ours[0], theirs[0]),
-        "nudged_error": _relative(nudged[0], theirs[0]),
-    }
+    return result | {"error": relative(ours, theirs)}
 
 
 def _peer(folder: Path, contest: Contest, subject: Subject) -> dict[str, Any]:
@@ -152,10 +136,6 @@ def _own(contest: Contest, inputs: Sequence[Array]) -> list[Array]:
 
 def _program(folder: Path, contest: Contest) -> Runtime:
     return ExecutorchRuntime((folder / contest.program).read_bytes(), contest.threads)
-
-
-def _relative(ours: Array, theirs: Array) -> float:
-    return float(np.linalg.norm(ours - theirs) / max(float(np.linalg.norm(theirs)), 1e-12))
 
 
 if __name__ == "__main__":
