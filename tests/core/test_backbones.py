@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from pocketfed.core.backbones import BACKBONES, build_backbone
+from pocketfed.core.backbones import BACKBONES, PHONES, build_backbone
 from pocketfed.core.errors import ConfigError
 from pocketfed.core.plugins import load_plugins
 from tests.conftest import REPOSITORY
@@ -18,10 +18,6 @@ from torch import nn
 from pocketfed.core.backbones import register
 register("from-outside", lambda: nn.Sequential(nn.Flatten(), nn.Linear(3 * 64, 5)), features=5)
 """
-
-
-PHONES = [name for name in BACKBONES if "-" not in name and not name.endswith(("18", "34", "_tiny"))]
-"""The sizes for phones."""
 
 
 @pytest.mark.parametrize("name", [*BACKBONES, "timm:mobilenetv3_small_050"])
@@ -92,7 +88,7 @@ def test_the_table_in_the_docs_is_true() -> None:
     """Every backbone with its counts; forms of FedRepOpt have a table of their own."""
     page = (REPOSITORY / "docs" / "backbones.md").read_text()
     rows = re.findall(r"^\| `([\w-]+)` \| ([\d,]+) \| (\d+) \|", page, flags=re.MULTILINE)
-    forms = {name for name in BACKBONES if name.endswith(("-target", "-csla", "-rep", "-hs"))}
+    forms = {name for name in BACKBONES if name.endswith(("-target", "-csla", "-rep", "-hs", "-initial"))}
     assert {name for name, _, _ in rows} == set(BACKBONES) - forms
     with torch.device("meta"):
         for name, count, width in rows:

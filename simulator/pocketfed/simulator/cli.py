@@ -24,6 +24,7 @@ from pocketfed.simulator.commands.inspect import inspect
 from pocketfed.simulator.commands.keys import keys
 from pocketfed.simulator.commands.phone import phone
 from pocketfed.simulator.commands.probe import probe
+from pocketfed.simulator.commands.scales import scales
 from pocketfed.simulator.commands.serve import serve
 from pocketfed.simulator.commands.simulate import simulate
 from pocketfed.simulator.commands.verify import verify
@@ -46,6 +47,7 @@ def root() -> None:
 app.command(rich_help_panel="Develop")(simulate)
 app.command(rich_help_panel="Develop")(bench)
 app.command(rich_help_panel="Develop")(backbones)
+app.command(rich_help_panel="Develop")(scales)
 app.command(rich_help_panel="Bundle")(probe)
 app.command(rich_help_panel="Bundle")(bundle)
 app.command(rich_help_panel="Bundle")(inspect)

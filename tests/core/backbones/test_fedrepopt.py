@@ -27,7 +27,7 @@ from pocketfed.core.gradient_multipliers import gradient_multipliers
 from pocketfed.core.learning_step import learn_from_views
 from pocketfed.core.learning_task import LearningTask, initial_weights, learning_task
 from pocketfed.core.modality import Modality
-from pocketfed.core.optimisers import NESTEROV, SGD, Optimiser, choose_optimiser
+from pocketfed.core.optimisers import NESTEROV, SGD, Optimiser, Rates, choose_optimiser
 from pocketfed.core.views import PhotoView
 from tests.core.backbones.networks import parameters, shake_norms
 
@@ -247,7 +247,15 @@ def test_constants_before_a_search() -> None:
     assert first == pytest.approx([1.0, (2 / 3) ** 0.5, 1.0, (2 / 3) ** 0.5, 0.5**0.5, 0.4**0.5])
 
 
-def test_adamw_is_refused(family: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    with pytest.raises(ConfigError, match="adamw divides each gradient by its size; choose sgd"):
-        small_task(family, Form.REPOPT, monkeypatch, choose_optimiser("adamw"))
-    assert small_task(family, Form.CSLA, monkeypatch, choose_optimiser("adamw")).multipliers is None
+def test_rules_that_are_not_linear_are_refused(family: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """AdamW; and clipped gradients, whose rule cannot say that it is linear: `test_optimisers` checks who does."""
+
+    def clipped(theta: Tensor, gradient: Tensor, state: Tensor, rates: Rates) -> tuple[Tensor, Tensor]:
+        size = torch.clamp(gradient.norm(), min=1.0)
+        return SGD.update(theta, gradient / size, state, rates)
+
+    clipping = Optimiser("clipping", vectors=1, scalars=0, learning_rate=0.03, update=clipped)
+    for optimiser in (choose_optimiser("adamw"), clipping):
+        with pytest.raises(ConfigError, match=f"{optimiser.name} is not linear in the gradient; choose sgd"):
+            small_task(family, Form.REPOPT, monkeypatch, optimiser)
+        assert small_task(family, Form.CSLA, monkeypatch, optimiser).multipliers is None

@@ -1,8 +1,9 @@
 """The registry of backbones: a name, a function that builds it, and the width of its features.
 
 Adding one is a file beside this one and a line in `BACKBONES`; from outside the package, `register` in a file that
-`plugins` names. `timm:NAME` is any network of timm, untrained. A family's bare name is its size for phones, 0.2 to 2 M
-parameters; published sizes have a suffix or the name under which they are known. Files are imported when asked for.
+`plugins` names. `timm:NAME` is any network of timm, untrained, and `timm:NAME+groupnorm` the same without batch
+normalisation. A family's bare name is its size for phones, 0.2 to 2 M parameters; published sizes have a suffix or the
+name under which they are known. Files are imported when asked for.
 """
 
 import difflib
@@ -34,6 +35,11 @@ def _forms(
     return {own: (_beside(file, function, form), features) for own, form in forms.items()}
 
 
+PHONES = (
+    "compact", "audio_rep_inception_next", "audio_inception_next", "resnet", "van", "repvgg", "ghost", "vit",
+)  # fmt: skip
+"""The sizes for phones."""
+
 BACKBONES: dict[str, tuple[Callable[[], nn.Module], int]] = {
     "compact": (_beside("compact", "Compact"), 160),
     "audio_rep_inception_next": (_beside("audio_rep_inception_next", "phone"), 256),
@@ -50,8 +56,10 @@ BACKBONES: dict[str, tuple[Callable[[], nn.Module], int]] = {
     "van-small": (_beside("van", "small"), 512),
     "van-base": (_beside("van", "base"), 512),
     **_forms("repvgg", "repvgg", "phone", 128),
+    "repvgg-initial": (_beside("repvgg", "phone", "repopt", False), 128),
     **_forms("repvgg-b1", "repvgg", "b1", 2048),
     **_forms("ghost", "ghost", "phone", 480),
+    "ghost-initial": (_beside("ghost", "phone", "repopt", False), 480),
     **_forms("ghost-half", "ghost", "half", 1280),
     "vit": (_beside("vit", "phone"), 96),
     "vit_tiny": (_beside("vit", "vit_tiny"), 192),
@@ -85,7 +93,7 @@ def unknown_backbone(name: str) -> str | None:
         listed = ", ".join(known for known in BACKBONES if not _is_variant(known))
         return f"no such backbone; choose one of: {listed}, timm:NAME, or what `pocketfed backbones` lists"
     known = timm_network.names()
-    asked = name.removeprefix(timm_network.PREFIX)
+    asked = name.removeprefix(timm_network.PREFIX).removesuffix(timm_network.GROUPED)
     if asked in known:
         return None
     close = difflib.get_close_matches(asked, known, n=3)

@@ -7,8 +7,9 @@
 
 The second module of a bottleneck has no ReLU. DW and squeeze-and-excitation (a quarter of the channels, hard sigmoid)
 are there where the row of the table says so. The shortcut is the identity, or DW kxk of the stride, BN, 1 x 1, BN where
-the shape changes. `linear_branches` has the five forms of the branches; in `rep` there is no BN behind their sum. The
-constants are sqrt(2 / (m + 1)) in the m-th module of a stage until a search has found better ones (`searched`).
+the shape changes. `linear_branches` has the five forms of the branches; in `rep` there is no BN behind their sum. A
+search for the constants begins with sqrt(2 / (m + 1)) in the m-th module of a stage; those that ours has found for the
+phone size are in the package (`scales_file`).
 
 Our reading: a stage begins with a stride of 2, its modules are counted from one. Our choices: no dropout, which belongs
 to the classifier; and the phone size: w = 1, nine of the rows, a stem of stride 1, 480 features before the mean and no
@@ -23,7 +24,8 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from pocketfed.core.backbones.folding import ConvNorm
-from pocketfed.core.backbones.linear_branches import Branches, Form, Scales, linear
+from pocketfed.core.backbones.linear_branches import Branches, Form, Scales, linear, one_for_each
+from pocketfed.core.backbones.scales_file import shipped_scales
 
 Row = tuple[int, int, int, bool, int]
 """Kernel, channels between, channels out, squeeze-and-excitation, stride."""
@@ -160,6 +162,8 @@ class Ghost(nn.Module):
     def __init__(self, size: Size, form: Form = Form.REPOPT, scales: Sequence[Scales] | None = None) -> None:
         super().__init__()
         chosen = scales or constants(size)
+        widths = [size.channels(count) for _, middle, outputs, *_ in size.rows for count in (middle, outputs)]
+        one_for_each([cheap(width) for width in widths], chosen)
         inputs, act = size.channels(16), size.activation
         self.stem = nn.Sequential(ConvNorm(3, inputs, 3, size.stride), act())
         bottlenecks = []
@@ -185,6 +189,6 @@ def half(form: str) -> nn.Module:
     return Ghost(HALF, Form(form))
 
 
-def phone(form: str) -> nn.Module:
-    """The phone size, 480 features."""
-    return Ghost(PHONE, Form(form))
+def phone(form: str, searched: bool = True) -> nn.Module:
+    """The phone size, 480 features; its constants are those of our search, or those with which a search begins."""
+    return Ghost(PHONE, Form(form), shipped_scales("ghost") if searched and form != Form.HS else None)

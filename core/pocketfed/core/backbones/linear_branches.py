@@ -15,8 +15,8 @@ the csla if its gradient is multiplied element by element with
     M = sum over k of s_k^2, on k's own taps, + 1 on the identity's diagonal at the centre
 
 (1 and not u^2, because u itself is trained). `repopt` is that: the csla's training at the cost of `target`. Anything
-that is not linear in gradient and weights would break it: AdamW, which `learning_task` refuses, or clipping, which our
-step does not have. FedAvg is linear, too: all phones have the same constants, so the federation keeps the equality.
+that is not linear in gradient and weights would break it: AdamW, or clipping gradients. An optimiser has to say that it is
+linear, or `learning_task` refuses it. FedAvg is linear, too: all phones have the same constants, so the federation keeps the equality.
 """
 
 from collections.abc import Iterator, Sequence
@@ -27,6 +27,7 @@ import torch
 from torch import Tensor, nn
 
 from pocketfed.core.backbones.folding import ConvNorm, centred, convolution, folded, scale_and_shift
+from pocketfed.core.errors import ConfigError
 
 
 class Form(StrEnum):
@@ -230,6 +231,26 @@ def linear(branches: Branches, form: Form, scales: Scales) -> nn.Module:
     if form is Form.REP:
         return NormedSum(branches)
     return ScaledSum(branches, scales, searching=form is Form.HS)
+
+
+def one_for_each(blocks: Sequence[Branches], scales: Sequence[Scales]) -> None:
+    """Nothing, if there are scales for every block and they fit its kernels and channels.
+
+    Raises:
+        ConfigError: they are those of another network.
+    """
+    wanted = [(len(block.kernels), block.outputs) for block in blocks]
+    given = [(len(own.kernels), len(own.identity)) for own in scales]
+    if wanted != given:
+        problem = (
+            f"scales of {len(given)} blocks with {_widths(given)} channels do not fit a network of {len(wanted)} blocks "
+            f"with {_widths(wanted)}"
+        )
+        raise ConfigError([f"{problem}; search for its own with `pocketfed scales`"])
+
+
+def _widths(blocks: Sequence[tuple[int, int]]) -> str:
+    return ", ".join(str(channels) for _, channels in blocks)
 
 
 def searched(network: nn.Module) -> Iterator[Scales]:

@@ -4,8 +4,8 @@
     block: ReLU(BN(branches(x))), branches 3 x 3, 1 x 1 and, where the shape stays, the identity
 
 `linear_branches` has the five forms of the branches; `rep` has a BN in each branch and, as FedRepOpt's baseline does
-and RepVGG does not, the one behind the sum as well. The constants are sqrt(2 / l) in the l-th block of a stage, 1 in
-its first, until a search has found better ones (`searched`).
+and RepVGG does not, the one behind the sum as well. A search for the constants begins with sqrt(2 / l) in the l-th block
+of a stage, 1 in its first; those that ours has found for the phone size are in the package (`scales_file`).
 
 Our reading: blocks of a stage are counted from one. Our choice: the phone size, which does not halve its first stage
 and has no fifth, with SiLU.
@@ -17,7 +17,8 @@ from dataclasses import dataclass
 
 from torch import Tensor, nn
 
-from pocketfed.core.backbones.linear_branches import Branches, Form, Scales, linear
+from pocketfed.core.backbones.linear_branches import Branches, Form, Scales, linear, one_for_each
+from pocketfed.core.backbones.scales_file import shipped_scales
 
 
 @dataclass(frozen=True)
@@ -56,6 +57,7 @@ class RepVgg(nn.Module):
         super().__init__()
         every = list(size.branches())
         chosen = scales or [branches.constant(scale) for branches, scale in every]
+        one_for_each([branches for branches, _ in every], chosen)
         self.blocks = nn.Sequential(
             *(
                 nn.Sequential(
@@ -77,6 +79,6 @@ def b1(form: str) -> nn.Module:
     return RepVgg(B1, Form(form))
 
 
-def phone(form: str) -> nn.Module:
-    """The phone size, 128 features."""
-    return RepVgg(PHONE, Form(form))
+def phone(form: str, searched: bool = True) -> nn.Module:
+    """The phone size, 128 features; its constants are those of our search, or those with which a search begins."""
+    return RepVgg(PHONE, Form(form), shipped_scales("repvgg") if searched and form != Form.HS else None)
