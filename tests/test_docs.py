@@ -15,6 +15,8 @@ import pytest
 import soundfile
 from PIL import Image
 
+from pocketfed.core.backbones import BACKBONES
+from pocketfed.core.backbones.scales_file import read_scales, shipped_scales
 from pocketfed.core.errors import BundleError
 from pocketfed.core.learning_task import initial_weights
 from pocketfed.mobile_client.delivery import Depot
@@ -103,6 +105,38 @@ def test_simulations(command: str, captures: Path, tmp_path: Path, monkeypatch: 
         return
     assert run([*words, *small, "--out", str(tmp_path / "run")], monkeypatch) == 0
     assert (tmp_path / "run" / "report.html").exists()
+
+
+@pytest.mark.parametrize("command", calls("scales"))
+def test_searches(command: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Everything but the search, which tests/simulator/test_scales_command.py has."""
+    monkeypatch.chdir(tmp_path)
+    shutil.copytree(REPOSITORY / "configs", tmp_path / "configs")
+    words = shlex.split(command)[1:]
+    family = words[words.index("--backbone") + 1]
+    searched: list[str] = []
+    monkeypatch.setattr(
+        "pocketfed.simulator.simulate.simulate",
+        lambda config, *others: searched.append(config.learning.backbone),
+    )
+    found = (shipped_scales(family), {"backbone": family})
+    monkeypatch.setattr("pocketfed.simulator.scales.found_scales", lambda path: found)
+    assert run(words, monkeypatch) == 0
+    assert searched == [f"{family}-hs"]
+    assert len(read_scales(Path(words[words.index("-o") + 1]))) == len(found[0])
+
+
+@pytest.mark.parametrize("command", calls("backbones"))
+def test_lists_of_backbones(command: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Everything but the stopwatch, which tests/simulator/bench holds; of two networks where the page has all."""
+    monkeypatch.chdir(tmp_path)
+    kept = {name: BACKBONES[name] for name in ("compact", "resnet")}
+    monkeypatch.setattr("pocketfed.core.backbones.BACKBONES", kept)
+    monkeypatch.setattr("pocketfed.core.backbones.PHONES", tuple(kept))
+    row = {"executorch": {"median_ms": 1.0}, "ratio_to_eager": 1.0, "program_bytes": 1, "arena_bytes": 1}
+    every = {key: row for key in ("step", "embedding", "float32", "int8", "coreml")}
+    monkeypatch.setattr("pocketfed.simulator.bench.survey.survey", lambda *arguments: every)
+    assert run(shlex.split(command)[1:], monkeypatch) == 0
 
 
 @pytest.mark.parametrize("command", calls("bench"))

@@ -1,12 +1,14 @@
 """`pocketfed backbones`."""
 
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 from pocketfed.core.backbones import BACKBONES
 from pocketfed.simulator.cli import main
+from tests.conftest import Shown
 
 
 def test_it_lists_all_with_those_of_plugins(
@@ -32,3 +34,49 @@ def test_it_lists_all_with_those_of_plugins(
     rows = [line.replace("\u2502", " ").split() for line in printed.splitlines()]
     assert ["toy-from-outside", "28", "7", "21.0"] in rows
     assert [row[0] for row in rows if row and row[0] in ("compact", "vit")] == ["compact", "vit"]
+
+
+def test_named_ones_come_with_their_rewrites(pocketfed: Callable[..., Shown]) -> None:
+    shown = pocketfed("backbones", "timm:mobilenetv3_small_050+groupnorm", "resnet", "--markdown")
+    assert shown.code == 0, shown.err
+    lines = shown.out.splitlines()
+    assert lines[0] == "| backbone | parameters | features | M products, 32 x 32 |"
+    assert lines[3].startswith("| `resnet` | 690,552 | 192 | ")
+    assert (
+        "timm:mobilenetv3_small_050+groupnorm: 34 GroupNorm: kept; its gradient is written with products and means"
+        in lines
+    )
+    assert any(
+        line.startswith("resnet: ") and "BatchNorm2d: the batch's own statistics" in line for line in lines
+    )
+    assert pocketfed("backbones", "resnett").code == 2
+
+
+def test_figures_are_measured_once_and_kept(
+    pocketfed: Callable[..., Shown], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A program that cannot be made has a reason below the table; a file of another batch is refused."""
+    asked = []
+
+    def survey(name: str, *others: object) -> dict[str, dict[str, object]]:
+        asked.append(name)
+        row: dict[str, object] = {
+            "executorch": {"median_ms": 2.0}, "ratio_to_eager": 0.5, "program_bytes": 2_000_000, "arena_bytes": 10_000,
+        }  # fmt: skip
+        return {key: row for key in ("step", "embedding", "float32", "int8")} | {
+            "coreml": {"refused": "no such operator"}
+        }
+
+    monkeypatch.setattr("pocketfed.simulator.bench.survey.survey", survey)
+    file = tmp_path / "figures.json"
+    for names in (["vit"], ["vit", "compact"]):
+        shown = pocketfed("backbones", *names, "--measure", file, "--markdown")
+        assert shown.code == 0, shown.err
+    assert asked == ["vit", "compact"]
+    assert "| 2 (0.50) | 2 (0.50) | 2 (0.50) | 2 (0.50) | 0.01 | 2.00 | 2.00 | 2.00 | none |" in shown.out
+    assert "compact has no coreml program: no such operator" in shown.out
+    shown = pocketfed("backbones", "vit", "--measure", file, "--batch", "8")
+    assert shown.code == 2
+    assert "measured elsewhere, or with another --batch" in shown.err.replace("\n", " ")
+    file.write_text("[]")
+    assert pocketfed("backbones", "vit", "--measure", file).code == 2
