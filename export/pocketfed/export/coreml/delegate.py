@@ -2,7 +2,7 @@
 
 ExecuTorch's own partitioner would convert the network anew, with a front end in half precision, and name its parts at
 random. Here the payload of the backend is our package, laid out as that backend wants it. This is the one place that
-knows how: tests/export/coreml/test_delegate.py says when it changed.
+knows how: tests/export/coreml/test_embedding.py says when it changed.
 """
 
 import json
