@@ -113,7 +113,7 @@ def test_an_unknown_optimiser_is_refused() -> None:
         choose_optimiser("lion")
 
 
-@pytest.mark.parametrize("optimiser", OPTIMISERS.values(), ids=str)
+@pytest.mark.parametrize("optimiser", OPTIMISERS.values(), ids=OPTIMISERS)
 def test_those_that_say_so_are_linear_and_the_others_are_not(optimiser: Optimiser) -> None:
     """In weights, gradient and state together, for gradients of any size: a rule that clips would show here."""
     torch.manual_seed(0)
