@@ -29,8 +29,8 @@ demo: install  ## Ten phones learn from drawn photos and synthesised sounds (und
 test: install  ## The whole test suite
 	$(BIN)/python -m pytest -q -n 2 --dist loadfile
 
-test-long: install  ## Tests that take minutes: deployments of several processes
-	$(BIN)/python -m pytest -q -m long
+test-long: install  ## The tests that take longest: killed servers, real captures, whole bundles
+	$(BIN)/python -m pytest -q -n 2 --dist loadfile -m long
 
 check: install  ## Formatting, lint, types, import directions
 	$(BIN)/ruff check .

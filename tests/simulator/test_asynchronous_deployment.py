@@ -6,6 +6,8 @@ from typing import Any
 
 import numpy as np
 
+import pytest
+
 from pocketfed.core.wire import INSTRUCTION, read_instruction
 from pocketfed.mobile_client.flower.objects import Records
 from pocketfed.mobile_client.flower.task import Task
@@ -82,6 +84,7 @@ def test_one_phone_alone_learns_what_it_would_by_itself(tmp_path: Path) -> None:
     np.testing.assert_allclose(weights, wanted, rtol=1e-6)
 
 
+@pytest.mark.long
 def test_a_server_that_is_killed_goes_on_and_asks_again_what_was_under_way(tmp_path: Path) -> None:
     """All phones are held at work on round 3 or later when the server dies; what they then send belongs to nobody."""
     port = free_port()

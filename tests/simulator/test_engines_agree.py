@@ -131,6 +131,7 @@ def test_a_deployment_gives_the_weights_of_a_simulation(
         assert not rounded or np.array_equal(mine, other)
 
 
+@pytest.mark.long
 def test_ray_gives_the_weights_of_the_inprocess_engine(
     config: Config, simulated: list[NDArray[np.float32]], tmp_path: Path
 ) -> None:

@@ -4,6 +4,8 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
+import pytest
+
 from pocketfed.server.checkpoint import load_checkpoint, newest
 from pocketfed.simulator.run_folder import RunFolder, read_metrics
 from tests.simulator.deployed import (
@@ -47,6 +49,7 @@ def node_ids(phones: Sequence[Phone]) -> list[str]:
     return [phone.home.node.read_text() for phone in phones]
 
 
+@pytest.mark.long
 def test_a_server_that_is_killed_in_every_phase_of_a_round_comes_to_the_same_weights(tmp_path: Path) -> None:
     port = free_port()
     url = f"http://127.0.0.1:{port}"

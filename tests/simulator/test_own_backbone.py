@@ -27,6 +27,8 @@ from pocketfed.simulator.bundles import config_of
 from pocketfed.simulator.weights import carried_over
 from tests.conftest import Shown
 
+pytestmark = pytest.mark.long
+
 Run = Callable[..., Shown]
 
 TOY = """
@@ -99,13 +101,13 @@ def test_it_goes_through_simulation_export_and_bundle(made: Path, pocketfed: Run
     bundle = read_bundle(made / "bundle")
     assert np.array_equal(bundle.weights, learnt)
     assert list(bundle.manifest["programs"]) == [
-        "train.pte", "embed_photo.pte", "EmbedPhoto.mlpackage", "classify_photo.pte", "ClassifyPhoto.mlpackage",
+        "train.pte", "embed_photo.pte", "EmbedPhoto.mlpackage", "embed_photo_coreml.pte", "TrainPhoto.mlpackage",
+        "classify_photo.pte", "ClassifyPhoto.mlpackage",
     ]  # fmt: skip
     verified = pocketfed("verify", made / "bundle")
     assert verified.code == 0, verified.out + verified.err
-    assert (
-        verified.out.count("ok") == 10
-    )  # loss, weights, state, features; embed and classify, Core ML's twice
+    # The step's loss, weights, state and features; embed and classify; Core ML's three twice each; loss and gradient.
+    assert verified.out.count("ok") == 14
     assert [plugin["name"] for plugin in bundle.manifest["plugins"]] == ["toy.py"]
     assert "made with the plug-in toy.py, SHA-256" in pocketfed("inspect", made / "bundle").out
 

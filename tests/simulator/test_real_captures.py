@@ -2,11 +2,14 @@
 
 from pathlib import Path
 
+import pytest
+
 from pocketfed.simulator.config import build_config, overlay, read_toml
 from pocketfed.simulator.simulate import simulate
 from tests.conftest import REPOSITORY, Silent
 
 
+@pytest.mark.long
 def test_four_rounds_of_the_shipped_configuration_gain_on_both_modalities(
     real_data: Path, tmp_path: Path
 ) -> None:

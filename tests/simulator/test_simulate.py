@@ -116,6 +116,7 @@ def test_resuming_a_finished_run_only_writes_the_report_again(finished: Path) ->
     assert (finished / "report.html").read_bytes() == page
 
 
+@pytest.mark.long
 def test_ctrl_c_leaves_a_run_that_can_be_resumed(finished: Path, tmp_path: Path) -> None:
     (tmp_path / "c.toml").write_text(to_toml(small(rounds=40)))
     command = [sys.executable, "-c", "from pocketfed.simulator.cli import main; main()", "simulate"]

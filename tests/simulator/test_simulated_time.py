@@ -129,6 +129,7 @@ def asynchronous(**more: Any) -> Any:
     )
 
 
+@pytest.mark.long
 def test_a_simulation_goes_on_after_it_was_stopped(tmp_path: Path) -> None:
     simulate(asynchronous(), tmp_path, Silent())
     assert "by simulated seconds" in (tmp_path / "report.html").read_text()

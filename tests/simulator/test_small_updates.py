@@ -98,6 +98,7 @@ class Stopped(Silent):
             raise Stop
 
 
+@pytest.mark.long
 def test_a_run_that_was_stopped_when_phones_had_answered_ends_the_same(
     finished: Path, tmp_path: Path
 ) -> None:

@@ -147,6 +147,7 @@ def test_an_edge_waits_for_a_parent_that_is_gone(tmp_path: Path, stack: ExitStac
     assert edge.diary.troubles == []
 
 
+@pytest.mark.long
 def test_an_edge_that_is_killed_begins_its_part_anew(tmp_path: Path, stack: ExitStack) -> None:
     """Its phones' answers to the edge that was killed are refused, and not folded twice."""
     made = bundle(tmp_path / "bundle", settings(3, minimum=2, deadline=120.0, **ANY))

@@ -109,6 +109,7 @@ def test_what_it_refuses(pocketfed: Callable[..., Shown], plugin: Path, tmp_path
         assert message in shown.err
 
 
+@pytest.mark.long
 def test_a_slow_operator_is_refused_or_listed(
     pocketfed: Callable[..., Shown], plugin: Path, tmp_path: Path
 ) -> None:
