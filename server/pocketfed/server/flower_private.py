@@ -87,6 +87,9 @@ MOST_UNDER_WAY = 32
 WAIT_FOR_A_PLACE = 20.0
 """Seconds that a call waits at most, before it is answered 503 and comes again; clients hang up after 30."""
 
+LOOK_FOR_A_PLACE = 0.25
+"""Seconds between two looks: hundreds of phones may be waiting, and each look takes time from those that have one."""
+
 PLACE = 15.0
 """Seconds after which the place of an answer that does not get on is another's."""
 
@@ -582,7 +585,7 @@ async def _check_answer(request: Request) -> None:
         while not objects.has_place(metadata.message_id):
             if time.monotonic() > until:
                 raise HTTPException(503, "Other answers are under way.")
-            await asyncio.sleep(0.05)
+            await asyncio.sleep(LOOK_FOR_A_PLACE)
         objects.offer(metadata.reply_to_message_id, metadata.message_id)
 
 
