@@ -58,9 +58,11 @@ def parts(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     monkeypatch.setattr("pocketfed.simulator.bundles.open_bundle", lambda path, made, tell: bundle)
     monkeypatch.setattr("pocketfed.mobile_client.runtime.ExecutorchRuntime", Adder)
     monkeypatch.setattr("pocketfed.mobile_client.capture_store.CaptureStore", Store)
-    before = signal.getsignal(signal.SIGTERM)
+    before = {name: signal.getsignal(name) for name in (signal.SIGTERM, signal.SIGINT)}
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # what runs in the background ignores it
     yield
-    signal.signal(signal.SIGTERM, before)
+    for name, handler in before.items():
+        signal.signal(name, handler)
 
 
 @pytest.fixture
