@@ -5,7 +5,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-
 import pytest
 
 from pocketfed.core.wire import INSTRUCTION, read_instruction
