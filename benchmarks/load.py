@@ -29,8 +29,9 @@ from pocketfed.core.bundle import read_bundle
 from pocketfed.core.errors import PocketfedError
 from pocketfed.core.plan import PhoneStatus, Update
 from pocketfed.core.wire import INSTRUCTION, STATUS, UPDATE, read_instruction, status_items, update_items
+from pocketfed.mobile_client.connection import trust
 from pocketfed.mobile_client.flower.agent import Agent, Pace
-from pocketfed.mobile_client.flower.calls import Caller, trust
+from pocketfed.mobile_client.flower.calls import Caller
 from pocketfed.mobile_client.flower.fleet import Fleet
 from pocketfed.mobile_client.flower.journal import Journal
 from pocketfed.mobile_client.flower.key import PhoneKey

@@ -16,8 +16,8 @@ from pocketfed.core.bundle import MANIFEST, SIGNATURE, Bundle, File, read_bundle
 from pocketfed.core.errors import BundleError, ProgramError, ServerError, Unreachable
 from pocketfed.core.signing import SigningKey, make_signing_key
 from pocketfed.mobile_client.bundle_store import CURRENT, BundleStore
+from pocketfed.mobile_client.connection import Retry
 from pocketfed.mobile_client.delivery import Depot
-from pocketfed.mobile_client.flower.calls import Retry
 from pocketfed.mobile_client.renewal import EVERY, Renewal, Renewed
 from tests.bundles import PROGRAM, release
 from tests.mobile_client.shop import Shop, open_shop

@@ -14,9 +14,10 @@ from pocketfed.core.errors import CallRefused, PocketfedError
 from pocketfed.core.layout import Layout, Role, Slice
 from pocketfed.core.plan import PhoneStatus, Update
 from pocketfed.core.wire import INSTRUCTION, STATUS, UPDATE, read_instruction, status_items, update_items
+from pocketfed.mobile_client.connection import Retry
 from pocketfed.mobile_client.flower import descriptors as d
 from pocketfed.mobile_client.flower.agent import Agent, Pace
-from pocketfed.mobile_client.flower.calls import Caller, Retry
+from pocketfed.mobile_client.flower.calls import Caller
 from pocketfed.mobile_client.flower.fleet import Fleet as Server
 from pocketfed.mobile_client.flower.journal import Journal
 from pocketfed.mobile_client.flower.key import PhoneKey

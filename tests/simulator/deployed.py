@@ -21,8 +21,9 @@ from pocketfed.core.plan import PhoneStatus, Update
 from pocketfed.core.program_spec import Input, ProgramSpec
 from pocketfed.core.signing import SigningKey
 from pocketfed.core.wire import INSTRUCTION, STATUS, UPDATE, read_instruction, status_items, update_items
+from pocketfed.mobile_client.connection import Retry, trust
 from pocketfed.mobile_client.flower.agent import Agent, Pace
-from pocketfed.mobile_client.flower.calls import Caller, Retry, trust
+from pocketfed.mobile_client.flower.calls import Caller
 from pocketfed.mobile_client.flower.clock import ServerClock
 from pocketfed.mobile_client.flower.fleet import Fleet
 from pocketfed.mobile_client.flower.home import Home

@@ -20,8 +20,8 @@ import httpx
 
 from pocketfed.core.acceptance import LARGEST_MANIFEST
 from pocketfed.core.bundle import File
-from pocketfed.core.errors import BundleError, Unreachable
-from pocketfed.mobile_client.flower.calls import TRY_AGAIN, Retry, open_client, raise_if_hopeless
+from pocketfed.core.errors import BundleError
+from pocketfed.mobile_client.connection import TRY_AGAIN, Retry, TryAgain, open_client, persist
 
 T = TypeVar("T")
 
@@ -45,10 +45,6 @@ class Offer:
     manifest: bytes
     signature: str | None
     etag: str = ""
-
-
-class _Again(Exception):
-    """Trying once more may help."""
 
 
 class Depot:
@@ -112,17 +108,7 @@ class Depot:
         self._trying(lambda: self._go_on(url, name, file, path))
 
     def _trying(self, attempt: Callable[[], T]) -> T:
-        for number in range(self._retry.tries):
-            try:
-                return attempt()
-            except httpx.TransportError as error:
-                raise_if_hopeless(self.server, error)
-                failure = f"{self.server} cannot be reached ({error or type(error).__name__})"
-            except _Again as error:
-                failure = str(error)
-            if number < self._retry.tries - 1:
-                self._sleep(self._retry.wait(number))
-        raise Unreachable(failure)
+        return persist(attempt, self.server, self._retry, self._sleep)
 
     def _offer(self, etag: str) -> Offer | None:
         headers = {"accept-encoding": "identity"} | ({"if-none-match": etag} if etag else {})
@@ -158,7 +144,7 @@ class Depot:
                     part = f"bytes {had}-{file.bytes - 1}/{file.bytes}"
                     if had and response.status_code == 416:
                         _begin_anew(target)
-                        raise _Again(f"{self.server} has another {name}")
+                        raise TryAgain(f"{self.server} has another {name}")
                     if response.status_code == 200:
                         digest, had = _begin_anew(target)
                         have = 0
@@ -180,14 +166,14 @@ class Depot:
                 return
             _begin_anew(target)
         if had:  # what was here may be what is wrong
-            raise _Again(f"{self.server} has another {name}")
+            raise TryAgain(f"{self.server} has another {name}")
         raise BundleError(
             f"{self.server} has another {name} than the manifest describes; serve the bundle anew"
         )
 
     def _refused(self, what: str, status: int) -> Exception:
         if status in TRY_AGAIN or status >= 500:
-            return _Again(f"{self.server} answers with HTTP {status}")
+            return TryAgain(f"{self.server} answers with HTTP {status}")
         return BundleError(f"{self.server} does not give {what} (HTTP {status}); serve the bundle anew")
 
 

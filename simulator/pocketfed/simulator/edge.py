@@ -8,8 +8,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from pocketfed.core.errors import ServerError
+from pocketfed.mobile_client.connection import Retry, trust
 from pocketfed.mobile_client.flower.agent import Agent, Pace
-from pocketfed.mobile_client.flower.calls import Caller, Retry, trust
+from pocketfed.mobile_client.flower.calls import Caller
 from pocketfed.mobile_client.flower.fleet import Fleet as Above
 from pocketfed.mobile_client.flower.home import open_home
 from pocketfed.mobile_client.flower.journal import Journal

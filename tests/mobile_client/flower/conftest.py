@@ -9,8 +9,9 @@ import httpx
 import pytest
 
 from pocketfed.core.wire import Value
+from pocketfed.mobile_client.connection import Retry
 from pocketfed.mobile_client.flower.agent import Agent, Pace
-from pocketfed.mobile_client.flower.calls import Caller, Retry
+from pocketfed.mobile_client.flower.calls import Caller
 from pocketfed.mobile_client.flower.clock import ServerClock
 from pocketfed.mobile_client.flower.fleet import Fleet
 from pocketfed.mobile_client.flower.journal import Journal

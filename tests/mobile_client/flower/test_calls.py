@@ -17,7 +17,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pocketfed.core.errors import CallRefused, KeyFileError, MalformedObject, ServerError, Unreachable
-from pocketfed.mobile_client.flower.calls import Caller, Retry, _read_error, trust
+from pocketfed.mobile_client.connection import Retry, trust
+from pocketfed.mobile_client.flower.calls import Caller, _read_error
 from pocketfed.mobile_client.flower.clock import COARSE_TOLERANCE, ServerClock
 from pocketfed.mobile_client.flower.fleet import Fleet
 from pocketfed.mobile_client.flower.key import PhoneKey

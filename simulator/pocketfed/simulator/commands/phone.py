@@ -96,9 +96,10 @@ def phone(
             from pocketfed.core.signing import read_verifying_key
             from pocketfed.mobile_client.bundle_store import BundleStore
             from pocketfed.mobile_client.capture_store import CaptureStore
+            from pocketfed.mobile_client.connection import trust
             from pocketfed.mobile_client.delivery import Depot
             from pocketfed.mobile_client.flower.agent import Agent
-            from pocketfed.mobile_client.flower.calls import Caller, trust
+            from pocketfed.mobile_client.flower.calls import Caller
             from pocketfed.mobile_client.flower.fleet import Fleet
             from pocketfed.mobile_client.flower.home import open_home
             from pocketfed.mobile_client.flower.journal import Journal
