@@ -18,7 +18,7 @@ from pocketfed.core.modality import Modality
 from pocketfed.core.program_spec import ProgramSpec, program_spec
 from pocketfed.export.program import task_program
 from pocketfed.mobile_client import threads
-from pocketfed.mobile_client.thread_trial import Trial, blank, from_json, slowest_step, to_json, trial_of
+from pocketfed.mobile_client.thread_trial import Trial, blank_step, from_json, slowest_step, to_json
 from pocketfed.mobile_client.threads import fastest_threads, remembered_threads, seconds_in_a_process
 
 
@@ -50,9 +50,8 @@ save_file({str(i): array for i, array in enumerate(found)}, outputs)
 
 def test_results_do_not_depend_on_it(program: Path, spec: ProgramSpec, tmp_path: Path) -> None:
     """In a process for each number, like phones: a pool that is replaced later stops ExecuTorch."""
-    trial = trial_of(program, spec, 1)
     rng = np.random.default_rng(0)
-    theta, state, anchor, captures, noise, hyper = blank(trial, trial.steps[0])
+    _, (theta, state, anchor, captures, noise, hyper) = blank_step(spec, Modality.PHOTO)
     inputs = [
         rng.normal(size=theta.shape).astype(np.float32), state, anchor,
         rng.integers(0, 256, captures.shape, dtype=np.uint8), noise, hyper,
@@ -70,7 +69,7 @@ def test_results_do_not_depend_on_it(program: Path, spec: ProgramSpec, tmp_path:
 
 
 def test_a_trial_runs_in_a_process_of_its_own(program: Path, spec: ProgramSpec) -> None:
-    trial = trial_of(program, spec, 2)
+    trial = Trial(str(program), spec, 2)
     assert from_json(to_json(trial)) == trial
     assert 0 < seconds_in_a_process(trial) < 60
 
@@ -86,14 +85,14 @@ def test_a_trial_that_never_ends_is_an_error(
 ) -> None:
     monkeypatch.setattr(threads, "LIMIT", 0.05)
     with pytest.raises(ProgramError, match="took longer than"):
-        seconds_in_a_process(trial_of(program, spec, 1))
+        seconds_in_a_process(Trial(str(program), spec, 1))
 
 
 def test_the_slowest_modality_counts(spec: ProgramSpec, monkeypatch: pytest.MonkeyPatch) -> None:
     """A clock that the runtime moves stands for time."""
     runtime = Clocked(spec, {"photo": 3, "sound": 4})
     monkeypatch.setattr("time.perf_counter", lambda: runtime.now)
-    assert slowest_step(runtime, trial_of(Path("train.pte"), spec, 1)) == 4
+    assert slowest_step(runtime, spec) == 4
 
 
 @pytest.mark.parametrize(

@@ -26,8 +26,7 @@ from safetensors.numpy import load, save
 from pocketfed.core.atomic import write_atomically
 from pocketfed.core.errors import BundleError, SignatureError
 from pocketfed.core.layout import Layout
-from pocketfed.core.modality import Modality
-from pocketfed.core.program_spec import Input, ProgramSpec
+from pocketfed.core.program_spec import ProgramSpec, read_spec
 from pocketfed.core.signing import SigningKey, VerifyingKey
 
 FORMAT = 2
@@ -232,7 +231,7 @@ def read_release(content: bytes, origin: Path | str) -> Release:
         release = Release(
             hashlib.sha256(content).hexdigest(),
             int(manifest["version"]),
-            _spec(manifest["spec"]),
+            read_spec(manifest["spec"]),
             files,
             manifest,
         )
@@ -333,18 +332,3 @@ def _check(path: Path, digest: str) -> None:
         raise BundleError(f"{path} cannot be read ({error.strerror}); get or make the bundle anew") from error
     if hashlib.sha256(content).hexdigest() != digest:
         raise BundleError(f"{path} is not the file that the manifest describes; get or make the bundle anew")
-
-
-def _spec(values: Mapping[str, Any]) -> ProgramSpec:
-    inputs = {
-        Modality(name): Input(tuple(wanted["shape"]), str(wanted["dtype"]), int(wanted["noise"]))
-        for name, wanted in values["inputs"].items()
-    }
-    return ProgramSpec(
-        weights=int(values["weights"]),
-        state=int(values["state"]),
-        batch=int(values["batch"]),
-        inputs=inputs,
-        mixed=bool(values["mixed"]),
-        layout=str(values["layout"]),
-    )

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from pocketfed.core.learning_step import step_name
 from pocketfed.core.learning_task import LearningTask
@@ -63,4 +64,24 @@ def program_spec(task: LearningTask, mixed: bool) -> ProgramSpec:
         inputs=inputs,
         mixed=mixed and len(inputs) > 1,
         layout=task.layout.digest,
+    )
+
+
+def read_spec(values: Mapping[str, Any]) -> ProgramSpec:
+    """What `asdict` makes of a spec, also after it was JSON.
+
+    Raises:
+        KeyError, TypeError, ValueError, AttributeError: it is none.
+    """
+    inputs = {
+        Modality(name): Input(tuple(wanted["shape"]), str(wanted["dtype"]), int(wanted["noise"]))
+        for name, wanted in values["inputs"].items()
+    }
+    return ProgramSpec(
+        weights=int(values["weights"]),
+        state=int(values["state"]),
+        batch=int(values["batch"]),
+        inputs=inputs,
+        mixed=bool(values["mixed"]),
+        layout=str(values["layout"]),
     )

@@ -15,7 +15,8 @@ from pathlib import Path
 import numpy as np
 
 from pocketfed.core.hyper import Hyper
-from pocketfed.core.program_spec import ProgramSpec
+from pocketfed.core.modality import Modality
+from pocketfed.core.program_spec import ProgramSpec, read_spec
 from pocketfed.mobile_client.runtime import Array, ExecutorchRuntime, Runtime
 
 TURNS = 5
@@ -25,61 +26,27 @@ WARM_UP = 2
 
 
 @dataclass(frozen=True)
-class Step:
-    """A method, and captures that it takes.
-
-    Attributes:
-        method: its name.
-        captures: shape, with the batch in front.
-        dtype: of the captures.
-        noise: shape of the random numbers.
-    """
-
-    method: str
-    captures: tuple[int, ...]
-    dtype: str
-    noise: tuple[int, ...]
-
-
-@dataclass(frozen=True)
 class Trial:
-    """What is tried.
-
-    Attributes:
-        program: path of a `.pte`.
-        threads: to run it on.
-        weights: scalars of the weight vector.
-        state: scalars of the optimiser's state.
-        steps: one for each modality.
-    """
+    """What is tried: a program, its path and its spec, on some number of threads."""
 
     program: str
+    spec: ProgramSpec
     threads: int
-    weights: int
-    state: int
-    steps: Sequence[Step]
 
 
-def trial_of(program: Path, spec: ProgramSpec, threads: int) -> Trial:
-    """The trial of every modality's step."""
-    steps = []
-    for modality, wanted in spec.inputs.items():
-        method, size = spec.step([modality])
-        steps.append(Step(method, (size, *wanted.shape), wanted.dtype, (size, 2, wanted.noise)))
-    return Trial(str(program), threads, spec.weights, spec.state, steps)
+def slowest_step(runtime: Runtime, spec: ProgramSpec) -> float:
+    """Seconds of the slowest modality's step, the median of some turns."""
+    return max(_median(runtime, *blank_step(spec, modality)) for modality in spec.inputs)
 
 
-def slowest_step(runtime: Runtime, trial: Trial) -> float:
-    """Seconds of the slowest step, the median of some turns."""
-    return max(_median(runtime, step.method, blank(trial, step)) for step in trial.steps)
-
-
-def blank(trial: Trial, step: Step) -> list[Array]:
-    """Inputs without content; they cost the same."""
-    vectors = [np.zeros(length, dtype=np.float32) for length in (trial.weights, trial.state, trial.weights)]
-    captures = np.zeros(step.captures, dtype=step.dtype)
-    noise = np.full(step.noise, 0.5, dtype=np.float32)
-    return [*vectors, captures, noise, Hyper().vector([step.captures[0]])]
+def blank_step(spec: ProgramSpec, modality: Modality) -> tuple[str, list[Array]]:
+    """The step of one modality and inputs for it, without captures' content: it costs the same."""
+    wanted = spec.inputs[modality]
+    method, size = spec.step([modality])
+    vectors = [np.zeros(length, dtype=np.float32) for length in (spec.weights, spec.state, spec.weights)]
+    captures = np.zeros((size, *wanted.shape), dtype=wanted.dtype)
+    noise = np.full((size, 2, wanted.noise), 0.5, dtype=np.float32)
+    return method, [*vectors, captures, noise, Hyper().vector([size])]
 
 
 def _median(runtime: Runtime, method: str, inputs: Sequence[Array]) -> float:
@@ -99,14 +66,10 @@ def to_json(trial: Trial) -> str:
 def from_json(text: str) -> Trial:
     """What `to_json` wrote."""
     read = json.loads(text)
-    steps = [
-        Step(step["method"], tuple(step["captures"]), step["dtype"], tuple(step["noise"]))
-        for step in read.pop("steps")
-    ]
-    return Trial(**read, steps=steps)
+    return Trial(read["program"], read_spec(read["spec"]), read["threads"])
 
 
 if __name__ == "__main__":
     wanted = from_json(sys.stdin.read())
     loaded = ExecutorchRuntime(Path(wanted.program).read_bytes(), wanted.threads)
-    print(slowest_step(loaded, wanted))
+    print(slowest_step(loaded, wanted.spec))

@@ -15,7 +15,7 @@ from pocketfed.core.atomic import write_atomically
 from pocketfed.core.errors import ProgramError
 from pocketfed.core.processors import cores
 from pocketfed.core.program_spec import ProgramSpec
-from pocketfed.mobile_client.thread_trial import Trial, to_json, trial_of
+from pocketfed.mobile_client.thread_trial import Trial, to_json
 
 LIMIT = 300.0
 """Seconds that a trial may take."""
@@ -83,5 +83,5 @@ def fastest_threads(
     """
     if len(set(candidates)) == 1:
         return candidates[0]
-    found = {count: seconds(trial_of(program, spec, count)) for count in sorted(set(candidates))}
+    found = {count: seconds(Trial(str(program), spec, count)) for count in sorted(set(candidates))}
     return min(found, key=lambda count: (found[count], count))
