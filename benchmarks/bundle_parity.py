@@ -88,13 +88,11 @@ def examine(name: str, options: Options, place: Path) -> dict[str, Any]:
 
 
 def _program(bundle: Bundle, name: str, rows: Sequence[Parity]) -> dict[str, Any]:
-    files = bundle.manifest["files"].items()
-    size = sum(entry["bytes"] for file, entry in files if file == name or file.startswith(f"{name}/"))
     errors: dict[str, float] = {}
     for row in rows:
         if row.program == name:
             errors[row.precision] = max(row.error, errors.get(row.precision, 0.0))
-    return {"bytes": size, "errors": errors}
+    return {"bytes": bundle.release.size_of(name), "errors": errors}
 
 
 def table(records: Sequence[Mapping[str, Any]]) -> list[str]:

@@ -105,7 +105,7 @@ def test_no_byte_of_any_file_changes_unnoticed(
     tmp_path_factory: pytest.TempPathFactory, key: SigningKey, data: st.DataObject
 ) -> None:
     bundle = write_bundle(tmp_path_factory.mktemp("flip"), contents(), key)
-    name = data.draw(st.sampled_from([*bundle.files, MANIFEST, SIGNATURE]))
+    name = data.draw(st.sampled_from([*bundle.release.files, MANIFEST, SIGNATURE]))
     content = bytearray((bundle.folder / name).read_bytes())
     position = data.draw(st.integers(0, len(content) - 1))
     content[position] ^= 1 << data.draw(st.integers(0, 7))

@@ -130,7 +130,7 @@ def test_programs_with_other_weights_inside_disagree(folder: Path, tmp_path: Pat
     bundle = read_bundle(folder / "made")
     files = {
         name: (bundle.folder / name).read_bytes()
-        for name in bundle.files
+        for name in bundle.release.files
         if "/" in name or name.endswith("pte")
     }
     about = {

@@ -12,6 +12,7 @@ train.pte              the learning step of each modality
 import hashlib
 import json
 import os
+import re
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from functools import cached_property
@@ -92,32 +93,46 @@ class Release:
         """Bytes of all files."""
         return sum(file.bytes for file in self.files.values())
 
+    def size_of(self, program: str) -> int:
+        """Bytes of one program, which is a file, or a folder as Core ML's packages are."""
+        return sum(
+            file.bytes
+            for name, file in self.files.items()
+            if name == program or name.startswith(f"{program}/")
+        )
+
 
 @dataclass(frozen=True)
 class Bundle:
-    """A bundle whose manifest has been read and whose files have the hashes that it states.
+    """A release whose files lie in a folder, with the hashes that its manifest states.
 
     Attributes:
-        folder: where it lies.
-        spec: sizes of the program's inputs.
-        id: SHA-256 (hex) of the manifest, and so of everything in it.
-        manifest: as read.
+        folder: where they lie.
+        release: what the manifest says.
     """
 
     folder: Path
-    spec: ProgramSpec
-    id: str
-    manifest: Mapping[str, Any] = field(repr=False)
+    release: Release
+
+    @property
+    def id(self) -> str:
+        """Of the release."""
+        return self.release.id
 
     @property
     def version(self) -> int:
-        """Rises with every bundle that is released."""
-        return int(self.manifest["version"])
+        """Of the release."""
+        return self.release.version
 
     @property
-    def files(self) -> tuple[str, ...]:
-        """Paths of everything but the manifest and its signature."""
-        return tuple(self.manifest["files"])
+    def spec(self) -> ProgramSpec:
+        """Sizes of the program's inputs."""
+        return self.release.spec
+
+    @property
+    def manifest(self) -> Mapping[str, Any]:
+        """As read."""
+        return self.release.manifest
 
     @property
     def program_file(self) -> Path:
@@ -198,7 +213,7 @@ def read_bundle(folder: Path, trusted: VerifyingKey | None = None) -> Bundle:
     _check_names(folder, set(release.files))
     for name, file in release.files.items():
         _check(folder / name, file.sha256)
-    bundle, spec = Bundle(folder, release.spec, release.id, release.manifest), release.spec
+    bundle, spec = Bundle(folder, release), release.spec
     try:
         shape, digest = bundle.weights.shape, bundle.read_layout().digest
     except (SafetensorError, KeyError, ValueError) as error:
@@ -246,6 +261,11 @@ def read_release(content: bytes, origin: Path | str) -> Release:
     return release
 
 
+def is_bundle_id(value: object) -> bool:
+    """Whether something from outside can be the id of a bundle: a SHA-256 in lower-case hex."""
+    return isinstance(value, str) and re.fullmatch("[0-9a-f]{64}", value) is not None
+
+
 def read_manifest(folder: Path, trusted: VerifyingKey | None = None) -> bytes:
     """The manifest's bytes.
 
@@ -273,8 +293,8 @@ def read_manifest(folder: Path, trusted: VerifyingKey | None = None) -> bytes:
 
 def copy_bundle(bundle: Bundle, folder: Path) -> Bundle:
     """The same bundle in another folder."""
-    names = [*bundle.files, MANIFEST]
-    _clear(folder, keep=set(bundle.files))
+    names = [*bundle.release.files, MANIFEST]
+    _clear(folder, keep=set(bundle.release.files))
     (folder / SIGNATURE).unlink(missing_ok=True)
     if bundle.signature is not None:
         names.insert(-1, SIGNATURE)

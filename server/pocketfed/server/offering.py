@@ -29,13 +29,12 @@ def bundle_routes(bundle: Bundle) -> list[BaseRoute]:
     Args:
         bundle: whole, and left alone as long as the routes are served.
     """
-    files = bundle.manifest["files"]
-    digests = {name: str(entry["sha256"]) for name, entry in files.items()} | {MANIFEST: bundle.id}
+    digests = {name: file.sha256 for name, file in bundle.release.files.items()} | {MANIFEST: bundle.id}
     described = json.dumps(
         {
             "id": bundle.id,
             "version": bundle.version,
-            "bytes": sum(entry["bytes"] for entry in files.values()),
+            "bytes": bundle.release.size,
             "manifest": (bundle.folder / MANIFEST).read_text(encoding="utf-8"),
             "signature": bundle.signature,
         }

@@ -108,19 +108,13 @@ def refuse_large(bundle: Bundle, max_mb: float) -> None:
     Raises:
         BundleError: they have more; the message has the size of each program.
     """
-    sizes = {name: entry["bytes"] / 1e6 for name, entry in bundle.manifest["files"].items()}
-    whole = sum(sizes.values())
-    if whole <= max_mb:
+    release = bundle.release
+    if release.size <= max_mb * 1e6:
         return
-    programs = {
-        program: sum(
-            size for name, size in sizes.items() if name == program or name.startswith(f"{program}/")
-        )
-        for program in bundle.manifest["programs"]
-    }
-    heaviest = sorted(programs.items(), key=lambda item: -item[1])
+    sizes = {program: release.size_of(program) / 1e6 for program in release.manifest["programs"]}
+    heaviest = sorted(sizes.items(), key=lambda item: -item[1])
     raise BundleError(
-        f"the bundle would have {whole:.2f} MB, more than {max_mb:g}: "
+        f"the bundle would have {release.size / 1e6:.2f} MB, more than {max_mb:g}: "
         + ", ".join(f"{name} {size:.2f}" for name, size in heaviest)
         + "; leave programs out (--no-int8, --no-coreml, --no-coreml-training), store Core ML's weights in fewer bits "
         "(--coreml-weights int8), or choose a smaller backbone"

@@ -48,11 +48,7 @@ def describe_bundle(bundle: Bundle) -> list[Described]:
     programs = bundle.manifest.get("programs", {PROGRAM: {"runtime": "executorch", "precision": "float32"}})
     described: list[Described] = []
     for file, about in programs.items():
-        size = sum(
-            entry["bytes"]
-            for name, entry in bundle.manifest["files"].items()
-            if name == file or name.startswith(f"{file}/")
-        )
+        size = bundle.release.size_of(file)
         if about["runtime"] == "coreml":
             kinds = Counter(o.type for o in read_package(bundle.folder / file).block.operations)
             operators = sum(kinds.values()) - kinds["const"]

@@ -33,7 +33,7 @@ def inspect(
 
         bundle = read_bundle(folder)
         programs = describe_bundle(bundle)
-    size = sum(entry["bytes"] for entry in bundle.manifest["files"].values()) / 1e6
+    size = bundle.release.size / 1e6
     if as_json:
         found = {"id": bundle.id, "manifest": bundle.manifest, "programs": [p.to_json() for p in programs]}
         print(json.dumps(found, indent=2))

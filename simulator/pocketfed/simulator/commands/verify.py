@@ -45,7 +45,7 @@ def verify(
         bundle = read_bundle(folder, trusted)
         signed = f"signed by {trusted.fingerprint}" if trusted else "signature not checked (give --key)"
         console.print(
-            f"{folder}: bundle {bundle.id[:12]}, version {bundle.version}, {len(bundle.files)} files, {signed}",
+            f"{folder}: bundle {bundle.id[:12]}, version {bundle.version}, {len(bundle.release.files)} files, {signed}",
             highlight=False,
             soft_wrap=True,
         )
