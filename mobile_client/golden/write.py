@@ -48,15 +48,15 @@ GROUP = "3"
 WEIGHTS = bytes.fromhex("0000803f000000c00000003f00008040")
 """1, -2, 0.5 and 4 as little-endian float32."""
 
-LAYOUT = "5f" * 32
+LAYOUT, BUNDLE = "5f" * 32, "b7" * 32
 INSTRUCTION: dict[str, Value] = {
     "round": 3, "seed": 2**63 + 5, "mixed": 0, "layout": LAYOUT, "epochs-photo": 1, "epochs-sound": 2,
     "learning_rate": 0.03, "momentum": 0.9, "weight_decay": 5e-4, "proximal": 0.0, "temperature": 0.3,
     "second_momentum": 0.999, "epsilon": 1e-8, "format": "float32", "weights": WEIGHTS,
 }  # fmt: skip
 UPDATE: dict[str, Value] = {
-    "round": 3, "layout": LAYOUT, "examples": 42, "seen-photo": 42, "loss-photo": 1.25, "format": "float32",
-    "weights": WEIGHTS[::-1],
+    "round": 3, "layout": LAYOUT, "examples": 42, "seen-photo": 42, "loss-photo": 1.25, "bundle": BUNDLE,
+    "format": "float32", "weights": WEIGHTS[::-1],
 }  # fmt: skip
 SMALL: dict[str, Value] = {
     **{key: value for key, value in INSTRUCTION.items() if key not in ("format", "weights")},
@@ -67,7 +67,7 @@ SMALL: dict[str, Value] = {
 
 STATUS: dict[str, Value] = {
     "phone": 2**47 + 1, "captures-photo": 42, "free-memory": 2**31, "charging": 1, "app-version": "0.1.0 — α",
-    "layout": LAYOUT,
+    "layout": LAYOUT, "bundle": BUNDLE,
 }  # fmt: skip
 ODD: dict[str, Value] = {"": 0, "negative": -(2**63), "true": True, "empty": b"", "text": "", "tiny": 5e-324}
 

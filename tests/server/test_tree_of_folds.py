@@ -36,6 +36,7 @@ from pocketfed.server.outcome import Kind
 from tests.server.folds import brings, fold_of, folded, message
 
 TWO = Layout((Slice("backbone.a", (3,), Role.BACKBONE, 0), Slice("projector.b", (2,), Role.PROJECTOR, 3)))
+BUNDLES = ("a" * 64, "b" * 64)
 
 
 def layout_of(sizes: list[int]) -> Layout:
@@ -132,6 +133,15 @@ def test_an_edge_sends_twice_the_bytes_of_an_update_however_many_phones_it_has()
     assert dataclasses.replace(again, total=part.total, weight=part.weight) == part
 
 
+def test_a_parent_knows_the_bundles_of_phones_behind_an_edge() -> None:
+    begun, updates = case(phones=5)
+    said = [dataclasses.replace(u, bundle=b) for u, b in zip(updates, (*BUNDLES, *BUNDLES, ""), strict=True)]
+    lower = folded(FedAvg(), begun, said[1:]).part()
+    assert read_part(part_items(lower)).bundles == {BUNDLES[0]: 1, BUNDLES[1]: 2}
+    root = folded(FedAvg(), begun, said[:1], [lower])
+    assert dict(root.outcome(2, 0.0, {}, 0).bundles) == {BUNDLES[0]: 2, BUNDLES[1]: 2}
+
+
 def case(phones: int = 3, round_number: int = 1) -> tuple[Broadcast, list[Update]]:
     rng = np.random.default_rng(0)
     begun = Broadcast(rng.standard_normal(TWO.size).astype(np.float32), TWO, round_number)
@@ -181,6 +191,11 @@ def spoilt(part: Part, name: str, value: float) -> bytes:
         (lambda p: {"failures-silent": 2**62}, "failures of the kind 'silent'"),
         (lambda p: {"failures-<b>": 1}, "1 failures of the kind '<b>'"),
         (lambda p: {f"failures-{i}": 1 for i in range(17)}, "cannot be read"),
+        (lambda p: {"bundle-<b>": 1}, "1 of 3 updates with the bundle '<b>'"),
+        (lambda p: {f"bundle-{BUNDLES[0]}": 4}, "4 of 3 updates with the bundle 'aaa"),
+        (lambda p: {f"bundle-{BUNDLES[0]}": -1}, "-1 of 3 updates"),
+        (lambda p: {f"bundle-{BUNDLES[0]}": "all"}, "cannot be read"),
+        (lambda p: {f"bundle-{i:064x}": 0 for i in range(9)}, "cannot be read"),
     ],
 )  # fmt: skip
 def test_what_a_parent_refuses(changes: Any, reason: str) -> None:

@@ -5,7 +5,6 @@ follows the number of objects that it moves, not their bytes, and one record is 
 (all of the model travels, as float32, and nothing is blended) is not in a record.
 """
 
-import re
 from collections.abc import Mapping
 from dataclasses import asdict
 from typing import Any, TypeAlias
@@ -14,10 +13,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pocketfed.core.blend import Blend, BlendRule
+from pocketfed.core.bundle import is_bundle_id
 from pocketfed.core.formats import Format, Packed
 from pocketfed.core.hyper import HYPER, Hyper
 from pocketfed.core.modality import Modality
-from pocketfed.core.part import Part
+from pocketfed.core.part import MOST_BUNDLES, Part
 from pocketfed.core.plan import PACKED, Instruction, PhoneStatus, Plan, Update
 from pocketfed.core.role import Role
 from pocketfed.core.travel import Travel
@@ -209,6 +209,7 @@ def part_items(part: Part) -> dict[str, Value]:
     seen = {f"seen-{modality}": value for modality, value in part.seen.items()}
     loss = {f"loss-{modality}": value for modality, value in part.loss.items()}
     failures = {f"failures-{kind}": count for kind, count in part.failures.items()}
+    bundles = {f"bundle-{name}": count for name, count in part.bundles.items()}
     values: dict[str, Value] = {"round": part.round, "layout": part.layout, "updates": part.updates}
     sums: dict[str, Value] = {
         "rule": part.rule,
@@ -217,7 +218,7 @@ def part_items(part: Part) -> dict[str, Value]:
         "total": part.total.astype("<f8", copy=False).tobytes(),
         "weight": part.weight.astype("<f8", copy=False).tobytes(),
     }
-    return {**values, **seen, **loss, **failures, **sums}
+    return {**values, **seen, **loss, **failures, **bundles, **sums}
 
 
 def read_part(items: Mapping[str, Any]) -> Part:
@@ -230,14 +231,26 @@ def read_part(items: Mapping[str, Any]) -> Part:
         raise ValueError(f"a fold has the format {form[:40]!r}, expected {FLOAT64!r}")
     loss = {m: _number(items, key) for m in Modality if (key := f"loss-{m}") in items}
     seen = {m: _integer(items, key) for m in Modality if (key := f"seen-{m}") in items}
-    kinds = [key for key in items if key.startswith("failures-")]
-    if len(kinds) > MOST_KINDS:
-        raise ValueError(f"a fold names {len(kinds)} kinds of failures, at most {MOST_KINDS} are known")
-    failures = {key.removeprefix("failures-"): _integer(items, key) for key in kinds}
     return Part(
-        _sums(items, "total"), _sums(items, "weight"), _integer(items, "updates"), _text(items, "rule"),
-        seen, loss, failures, _integer(items, "round"), _text(items, "layout"),
-    )  # fmt: skip
+        total=_sums(items, "total"),
+        weight=_sums(items, "weight"),
+        updates=_integer(items, "updates"),
+        rule=_text(items, "rule"),
+        seen=seen,
+        loss=loss,
+        failures=_counts(items, "failures-", MOST_KINDS),
+        bundles=_counts(items, "bundle-", MOST_BUNDLES),
+        round=_integer(items, "round"),
+        layout=_text(items, "layout"),
+    )
+
+
+def _counts(items: Mapping[str, Any], prefix: str, most: int) -> dict[str, int]:
+    """What a fold counts under names of its own, of which there may be so many."""
+    keys = [key for key in items if key.startswith(prefix)]
+    if len(keys) > most:
+        raise ValueError(f"a fold has {len(keys)} entries {prefix}..., at most {most} are known")
+    return {key.removeprefix(prefix): _integer(items, key) for key in keys}
 
 
 def _sums(items: Mapping[str, Any], name: str) -> NDArray[np.float64]:
@@ -268,7 +281,7 @@ def _bundle_items(bundle: str) -> dict[str, Value]:
 def _bundle(items: Mapping[str, Any]) -> str:
     if "bundle" not in items:
         return ""
-    if not re.fullmatch("[0-9a-f]{64}", bundle := _text(items, "bundle")):  # servers keep it
+    if not is_bundle_id(bundle := _text(items, "bundle")):  # servers keep it
         raise ValueError(f"a bundle's id is 64 hex digits, not {bundle[:64]!r}")
     return bundle
 

@@ -19,7 +19,7 @@ from pathlib import Path
 
 from pocketfed.core.acceptance import Installed
 from pocketfed.core.atomic import write_atomically
-from pocketfed.core.bundle import MANIFEST, SIGNATURE, Bundle, Release, read_bundle
+from pocketfed.core.bundle import MANIFEST, SIGNATURE, Bundle, Release, is_bundle_id, read_bundle
 from pocketfed.core.errors import BundleError, ProgramError
 from pocketfed.core.signing import VerifyingKey
 
@@ -156,7 +156,7 @@ class BundleStore:
         try:
             values = json.loads((self.folder / CURRENT).read_bytes())
             pointer = _Pointer(**values)
-            if not (isinstance(pointer.version, int) and _is_id(pointer.id)):
+            if not (isinstance(pointer.version, int) and is_bundle_id(pointer.id)):
                 raise ValueError("it names no bundle")
         except FileNotFoundError:
             return self._recovered()
@@ -168,7 +168,7 @@ class BundleStore:
     def _recovered(self) -> _Pointer | None:
         """What a pointer would say that is not there: of all bundles that are whole, the newest two."""
         names = [path.name for path in self.folder.iterdir()] if self.folder.is_dir() else []
-        found = [bundle for name in sorted(names) if _is_id(name) and (bundle := self._read(name))]
+        found = [bundle for name in sorted(names) if is_bundle_id(name) and (bundle := self._read(name))]
         found.sort(key=lambda bundle: bundle.version)
         if not found:
             return None
@@ -179,10 +179,6 @@ class BundleStore:
         _flush(self.folder)
         write_atomically(self.folder / CURRENT, json.dumps(asdict(pointer)).encode())
         _flush(self.folder)
-
-
-def _is_id(name: object) -> bool:
-    return isinstance(name, str) and len(name) == 64 and set(name) <= set("0123456789abcdef")
 
 
 @contextmanager

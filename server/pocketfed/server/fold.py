@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from pocketfed.core.errors import UpdateRejected
 from pocketfed.core.formats import packed_size
 from pocketfed.core.modality import Modality
-from pocketfed.core.part import Part
+from pocketfed.core.part import MOST_BUNDLES, Part
 from pocketfed.core.plan import Update
 from pocketfed.core.travel import Travel
 from pocketfed.core.wire import DECLINED
@@ -24,9 +24,6 @@ from pocketfed.server.history import History
 from pocketfed.server.messages import GONE, brings_fold, unpack_part, unpack_update
 from pocketfed.server.outcome import Failure, Kind, Outcome
 from pocketfed.server.staleness import Staleness
-
-MOST_BUNDLES = 8
-"""That are named in an outcome; phones choose what they say."""
 
 
 class Fold:
@@ -142,7 +139,7 @@ class Fold:
             phases=phases,
             attempt=attempt,
             staleness=tuple(self._ages.values()),
-            bundles=dict(self._bundles.most_common(MOST_BUNDLES)),
+            bundles=self._most_bundles,
         )
 
     def part(self) -> Part:
@@ -158,6 +155,7 @@ class Fold:
             seen={modality: examples for modality, (_, examples) in self._losses.items()},
             loss=self._loss,
             failures=kinds,
+            bundles=self._most_bundles,
             round=self._begun.round,
             layout=self._begun.layout.digest,
         )
@@ -180,6 +178,10 @@ class Fold:
             if examples
         }
 
+    @property
+    def _most_bundles(self) -> dict[str, int]:
+        return dict(self._bundles.most_common(MOST_BUNDLES))
+
     def _add(self, update: Update) -> None:
         self._state = self._aggregator.add(self._state, update)
         self._updates += 1
@@ -193,6 +195,7 @@ class Fold:
         sums = check_part(part, self._begun, self._aggregator, self._guard)
         self._state = self._aggregator.merge(self._state, sums)
         self._updates += part.updates
+        self._bundles.update(part.bundles)
         self._bytes_up += part.total.nbytes
         for modality, loss in part.loss.items():
             self._count_loss(modality, loss, part.seen.get(modality, 0))

@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from pocketfed.core.bundle import is_bundle_id
 from pocketfed.core.errors import UpdateRejected
 from pocketfed.core.part import Part
 from pocketfed.server.aggregators import Aggregator, Broadcast, Sums, factors_of, identity
@@ -82,6 +83,9 @@ def _check_counts(part: Part, guard: Guard) -> None:
     for kind, count in part.failures.items():
         if kind not in list(Kind) or not 0 <= count <= guard.most_phones:
             raise UpdateRejected(f"{count} failures of the kind {kind[:40]!r}")
+    for bundle, count in part.bundles.items():
+        if not is_bundle_id(bundle) or not 0 <= count <= part.updates:
+            raise UpdateRejected(f"{count} of {part.updates} updates with the bundle {bundle[:64]!r}")
 
 
 def _within(values: NDArray[np.float64], low: float, high: float) -> bool:
