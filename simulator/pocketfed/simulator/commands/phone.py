@@ -2,9 +2,6 @@
 
 import signal
 import sys
-import time
-from collections.abc import Callable
-from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -95,21 +92,14 @@ def phone(
             from pocketfed.core.errors import ConfigError
             from pocketfed.core.signing import read_verifying_key
             from pocketfed.mobile_client.bundle_store import BundleStore
-            from pocketfed.mobile_client.capture_store import CaptureStore
             from pocketfed.mobile_client.connection import trust
             from pocketfed.mobile_client.delivery import Depot
-            from pocketfed.mobile_client.flower.agent import Agent
-            from pocketfed.mobile_client.flower.calls import Caller
-            from pocketfed.mobile_client.flower.fleet import Fleet
             from pocketfed.mobile_client.flower.home import open_home
-            from pocketfed.mobile_client.flower.journal import Journal
             from pocketfed.mobile_client.flower.key import load_or_create_key
-            from pocketfed.mobile_client.flower.membership import Membership
-            from pocketfed.mobile_client.flower.work import Work
+            from pocketfed.mobile_client.flower.participation import Participation, Terms
             from pocketfed.mobile_client.gate import Gate
-            from pocketfed.mobile_client.renewal import Renewal, Renewed
+            from pocketfed.mobile_client.renewal import Renewal
             from pocketfed.mobile_client.runtime import ExecutorchRuntime
-            from pocketfed.mobile_client.taking_part import Own
             from pocketfed.mobile_client.threads import remembered_threads
             from pocketfed.simulator.bundles import open_bundle
             from pocketfed.simulator.phone_log import show_log
@@ -128,58 +118,28 @@ def phone(
             if plain:
                 log.warning("%s is not encrypted: anyone on the way can read and change what is sent", server)
             key = load_or_create_key(place.key)
-            name = key.number if number is None else number
-            quota = quota_mb * 1_000_000
-            answered = 0
+            name, quota = key.number if number is None else number, quota_mb * 1_000_000
+            terms = Terms(server, verify, captures, name, quota, inbox, heartbeat, rounds, app_version())
 
-            def fastest(parts: "Bundle") -> int:
+            def threads_for(parts: "Bundle") -> int:
+                if threads is not None:
+                    return threads
                 with console.status("trying on how many threads a step is fastest"):
                     return remembered_threads(place.threads, parts.program_file, parts.id, parts.spec)
 
-            def take_part(parts: "Bundle", nap: Callable[[float], None]) -> None:
-                nonlocal answered
-                store = CaptureStore(captures, parts.spec, place.folder / "captures", quota, own=inbox)
-                count = threads or fastest(parts)
-                runtime = ExecutorchRuntime(parts.program, count)
-                own = Own.of(parts, place.memory)
-                work = Work(
-                    name,
-                    parts.spec,
-                    runtime,
-                    store,
-                    gate,
-                    app_version(),
-                    gate.charging,
-                    own=own,
-                    bundle=parts.id,
-                )
-                about = (name, parts.id[:12], parts.version, count)
-                log.info("phone %d with bundle %s, version %d, threads: %d", *about)
-                # The largest thing that a server sends is the weights.
-                limit = 4 * parts.spec.weights + 2**20
-                with Caller(server, key, verify=verify, max_answer=limit) as caller:
-                    fleet = Fleet(caller)
-                    member = Membership(fleet, place.node, heartbeat)
-                    agent = Agent(fleet, member, Journal(place.journal), work, sleep=nap)
-                    try:
-                        agent.run(None if rounds is None else rounds - answered)
-                    finally:
-                        answered += agent.answered
-
+            part = Participation(terms, place, key, gate, threads_for)
             if bundle is not None:
                 with console.status("opening the bundle") as status:
                     parts = open_bundle(bundle, place.folder / "bundle", status.update)
-                take_part(parts, time.sleep)
+                part.work_with(parts)
                 return
-            assert trusted is not None
+            assert trusted is not None  # as one of the two is given
             with Depot(server, verify) as depot:
                 store = BundleStore(place.bundles, trusted)
                 renewal = Renewal(
                     store, depot, lambda found: ExecutorchRuntime(found.program, None), look_every
                 )
-                while rounds is None or answered < rounds:
-                    with suppress(Renewed):
-                        take_part(renewal.open(), renewal.nap)
+                part.work_with_newest(renewal)
     except (KeyboardInterrupt, SystemExit) as end:
         console.print("Stopped. Start again with the same --home to go on.", soft_wrap=True)
         sys.exit(130 if isinstance(end, KeyboardInterrupt) else end.code)
