@@ -1,19 +1,19 @@
-"""What int8 costs in accuracy, on the captures and with the encoder of a finished run.
+"""What int8 costs in accuracy, on the captures and with the encoders of finished runs.
 
     python benchmarks/int8_accuracy.py runs/accuracy/seed-0
+    python benchmarks/int8_accuracy.py runs/resnet runs/van
 
-The last checkpoint is exported twice for inference, float32 and int8, and both programs embed the run's labelled
+A run's last checkpoint is exported twice for inference, float32 and int8, and both programs embed the run's labelled
 captures. int8 is calibrated on captures that were trained on; accuracy is judged on the others.
 """
 
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Annotated
 
 import numpy as np
 import torch
 import typer
-from rich.console import Console
-from rich.table import Table
 
 from pocketfed.core.captures import Captures, Split
 from pocketfed.core.errors import RunFolderError
@@ -39,21 +39,29 @@ def features_of(program: Program, captures: Captures) -> Features:
 
 
 def main(
-    run: Annotated[Path, typer.Argument(help="Run folder of `pocketfed simulate`, with labelled captures.")],
+    runs: Annotated[
+        list[Path], typer.Argument(help="Run folders of `pocketfed simulate`, with labelled captures.")
+    ],
     calibration: Annotated[
         int, typer.Option(help="Captures of the training part to calibrate int8 on.")
     ] = 256,
 ) -> None:
-    """Print accuracy in both precisions, and how close their features are."""
+    """Print accuracy in both precisions, and how close their features are, a row as soon as it is known."""
     torch.set_num_threads(1)
+    print("| backbone, rounds | captures | precision | k-NN | linear probe | cosine: mean, least | MB |")
+    print("|---|---|---|---|---|---|---|", flush=True)
+    for run in runs:
+        for row in _rows(run, calibration):
+            print(f"| {' | '.join(row)} |", flush=True)
+
+
+def _rows(run: Path, calibration: int) -> Iterator[tuple[str, ...]]:
+    """Of one run, for each modality and precision."""
     _, config, checkpoint = reopen(run)
     if checkpoint is None:
         raise RunFolderError(f"{run} has no checkpoint; let the run finish a round first")
     splits = load_captures(config)
     task = task_of(config, list(splits))
-    table = Table(title=f"round {checkpoint.round} of {run}: accuracy in %")
-    for heading in ("captures", "precision", "k-NN", "linear probe", "cosine: mean", "least", "MB"):
-        table.add_column(heading, justify="left" if heading in ("captures", "precision") else "right")
     for modality, split in splits.items():
         if not is_labelled(split):
             continue
@@ -67,11 +75,11 @@ def main(
             reference = test if reference is None else reference
             accuracy = judge(bank, clip_labels(split.train), test, clip_labels(split.test))
             cosine = _cosine(test, reference)
-            table.add_row(
-                f"{modality}s ({len(test)})", precision, f"{100 * accuracy.knn:.1f}", f"{100 * accuracy.probe:.1f}",
-                f"{cosine.mean():.5f}", f"{cosine.min():.5f}", f"{len(program.buffer) / 1e6:.2f}",
+            yield (
+                f"`{config.learning.backbone}`, {checkpoint.round}", f"{modality}s ({len(test)})", precision,
+                f"{100 * accuracy.knn:.1f}", f"{100 * accuracy.probe:.1f}",
+                f"{cosine.mean():.5f}, {cosine.min():.5f}", f"{len(program.buffer) / 1e6:.2f}",
             )  # fmt: skip
-    Console().print(table)
 
 
 def _sample(split: Split, count: int) -> "np.ndarray[tuple[int, ...], np.dtype[np.generic]]":

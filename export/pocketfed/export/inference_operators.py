@@ -38,7 +38,6 @@ def inference_decompositions() -> dict[OpOverload, Callable[..., Any]]:
         aten.gelu.default: gelu,
         aten.split_with_sizes.default: split,
         aten.select.int: select,
-        aten.as_strided.default: as_strided,
     }
 
 
@@ -106,16 +105,6 @@ def select(x: Tensor, dim: int, index: int) -> Tensor:
     axis = dim % x.dim()
     shape = [*x.shape[:axis], *x.shape[axis + 1 :]]
     return x.narrow(axis, index % x.shape[axis], 1).reshape(shape)
-
-
-def as_strided(
-    x: Tensor, size: Sequence[int], stride: Sequence[int], storage_offset: int | None = None
-) -> Tensor:
-    """`AdaptiveAvgPool2d(1)` writes so that its result keeps the order of an image in memory: the same numbers."""
-    if tuple(size) != tuple(x.shape) or storage_offset:
-        return NotImplemented  # type: ignore[no-any-return]  # stays as it is
-    same = all(n == 1 or asked == own for n, asked, own in zip(size, stride, x.stride(), strict=True))
-    return x if same else NotImplemented
 
 
 def _pointwise(x: Tensor, matrix: Tensor) -> Tensor:

@@ -12,7 +12,7 @@ from typing import Any
 
 from pocketfed.core.atomic import write_atomically
 from pocketfed.core.errors import ConfigError, ExportError
-from pocketfed.export.coreml.convert import save
+from pocketfed.export.coreml.convert import package_files
 from pocketfed.export.coreml.embedding import embedding_package
 from pocketfed.export.inference import Precision, export_inference
 from pocketfed.simulator.bench import machine
@@ -86,7 +86,7 @@ def survey(
 
         def package() -> Row:
             said("Core ML")
-            return {"program_bytes": _package_bytes(subject, folder)}
+            return {"program_bytes": _package_bytes(subject)}
 
         step, embed = step_contests(subject, [1], rounds)
         refused = _attempted(lambda: {"slow": prepare(folder, subject, said)})
@@ -110,11 +110,10 @@ def _inference(subject: Subject, precision: Precision) -> bytes:
     ).buffer
 
 
-def _package_bytes(subject: Subject, folder: Path) -> int:
+def _package_bytes(subject: Subject) -> int:
     (modality,) = subject.task.views
-    path = folder / "Embed.mlpackage"
-    save(embedding_package(subject.task, subject.weights, modality, image=True), path)
-    return sum(file.stat().st_size for file in path.rglob("*") if file.is_file())
+    package = embedding_package(subject.task, subject.weights, modality, image=True)
+    return sum(map(len, package_files(package, "Embed.mlpackage").values()))
 
 
 def _attempted(make: Callable[[], Survey]) -> Survey:
