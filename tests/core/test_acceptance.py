@@ -31,8 +31,8 @@ def test_a_new_phone_and_one_with_an_older_release_take_it(
 ) -> None:
     installed = None if version is None else Installed("0" * 64, version)
     found = accept(manifest(second), second.signature, key.public, installed, "here")
-    assert (found.id, found.version, set(found.files)) == (second.id, 2, set(second.files))
-    assert found.size == sum((second.folder / name).stat().st_size for name in second.files)
+    assert (found.id, found.version, set(found.files)) == (second.id, 2, set(second.release.files))
+    assert found.size == sum((second.folder / name).stat().st_size for name in second.release.files)
     assert found.files["empty.pte"].bytes == 0
 
 

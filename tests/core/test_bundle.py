@@ -56,7 +56,7 @@ def test_what_was_written_is_read(signed: Bundle, key: SigningKey) -> None:
 def test_the_same_contents_give_the_same_bytes(tmp_path: Path, key: SigningKey) -> None:
     first, second = (write_bundle(tmp_path / name, contents(), key) for name in "ab")
     assert first.id == second.id
-    for name in (*first.files, MANIFEST, SIGNATURE):
+    for name in (*first.release.files, MANIFEST, SIGNATURE):
         assert (first.folder / name).read_bytes() == (second.folder / name).read_bytes()
 
 
@@ -135,7 +135,7 @@ def test_writing_over_a_bundle_leaves_nothing_of_it(signed: Bundle, key: Signing
     smaller = write_bundle(signed.folder, contents(2, {"train.pte": b"newer"}))
     assert smaller.version == 2
     assert not (signed.folder / SIGNATURE).exists()
-    assert read_bundle(signed.folder).files == (
+    assert tuple(read_bundle(signed.folder).release.files) == (
         "config.toml",
         "layout.json",
         "train.pte",
@@ -146,4 +146,4 @@ def test_writing_over_a_bundle_leaves_nothing_of_it(signed: Bundle, key: Signing
 def test_a_copy_is_the_same_bundle(signed: Bundle, tmp_path: Path, key: SigningKey) -> None:
     copy = copy_bundle(signed, tmp_path / "copy")
     assert copy.id == signed.id
-    assert read_bundle(tmp_path / "copy", key.public).files == signed.files
+    assert read_bundle(tmp_path / "copy", key.public).release.files == signed.release.files

@@ -214,7 +214,7 @@ def test_every_change_on_the_way_is_refused_and_the_installed_bundle_goes_on(
     before = {path: path.read_bytes() for path in phone.folder.rglob("*") if path.is_file()}
     third = release(tmp_path / "third", key, 3, embed=b"embedding!" * 900 + b"!")
     # Nothing but what is tried may come from the bundle that is there.
-    for name in third.files:
+    for name in third.release.files:
         if name not in ("train.pte", "embed.pte", "empty.pte"):
             monkey = json.loads((third.folder / MANIFEST).read_text())["files"][name]["sha256"]
             assert phone.store.find(monkey) is not None

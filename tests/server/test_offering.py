@@ -57,7 +57,7 @@ def test_what_is_current_can_be_checked_by_itself(
 
 
 def test_every_file_is_named_by_its_hash_and_may_be_kept_for_ever(web: httpx.Client, offered: Bundle) -> None:
-    for name in (*offered.files, MANIFEST):
+    for name in (*offered.release.files, MANIFEST):
         answer = web.get(path(offered, name))
         assert answer.content == (offered.folder / name).read_bytes()
         assert answer.headers["etag"] == f'"{hashlib.sha256(answer.content).hexdigest()}"'

@@ -28,9 +28,9 @@ class Part:
         seen: captures processed over all updates, by modality.
         loss: mean over the updates, weighted by their captures, by modality.
         failures: how many phones' updates did not count, by kind.
-        bundles: how many of the updates were made with which bundle, by its id; at most `MOST_BUNDLES`.
         round: the plan's.
         layout: the instruction's.
+        bundles: how many of the updates were made with which bundle, by its id; at most `MOST_BUNDLES`.
     """
 
     total: NDArray[np.float64]
@@ -40,6 +40,6 @@ class Part:
     seen: Mapping[Modality, int] = field(default_factory=dict)
     loss: Mapping[Modality, float] = field(default_factory=dict)
     failures: Mapping[str, int] = field(default_factory=dict)
-    bundles: Mapping[str, int] = field(default_factory=dict)
     round: int = 0
     layout: str = ""
+    bundles: Mapping[str, int] = field(default_factory=dict)

@@ -138,7 +138,7 @@ def bundle(
             shutil.rmtree(place, ignore_errors=True)
         if zipped:
             tell("zip")
-            write_zip(out, [*made.files, MANIFEST, *([SIGNATURE] if signer else [])])
+            write_zip(out, [*made.release.files, MANIFEST, *([SIGNATURE] if signer else [])])
     size = sum(entry["bytes"] for entry in made.manifest["files"].values()) / 1e6
     console.print(f"{out}: bundle {made.id[:12]}, version {version}, {size:.1f} MB", highlight=False)
     for note in notes:
