@@ -221,8 +221,8 @@ def test_nobody_is_heard_twice_in_a_round_and_a_round_of_few_phones_ends() -> No
 
 def test_below_the_quorum_a_round_begins_anew_and_in_the_end_the_run_stops() -> None:
     diary = Diary()
-    grid = fleet({0: adds(1), 1: says("too hot", DECLINED), 2: says("too hot", DECLINED)})
-    with pytest.raises(NoPhonesError, match=r"begun 3 times and never had 2 updates \(too hot\)"):
+    grid = fleet({0: adds(1), 1: says("no memory", 2), 2: says("no memory", 2)})
+    with pytest.raises(NoPhonesError, match=r"begun 3 times and never had 2 updates \(no memory\)"):
         play(grid, Buffered(3, 3, Staleness(5)), 1, Terms(quorum=0.5, attempts=3), diary)
     assert len(diary.abandonments) == 3
 

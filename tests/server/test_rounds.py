@@ -1,6 +1,7 @@
 """Rounds end in time and count what they should, whatever phones do."""
 
 import dataclasses
+import time
 from collections.abc import Sequence
 from typing import Literal
 
@@ -16,6 +17,7 @@ from pocketfed.core.layout import Layout, Role, Slice
 from pocketfed.core.plan import PACKED, Plan, Update
 from pocketfed.core.travel import Travel
 from pocketfed.core.wire import DECLINED
+from pocketfed.server import roster as roster_module
 from pocketfed.server import rounds as rounds_module
 from pocketfed.server.aggregators import FedAvg, GlobalModel, build_aggregator
 from pocketfed.server.messages import pack_update, unpack_instruction, unpack_update
@@ -109,9 +111,52 @@ def test_below_the_quorum_the_round_begins_anew_with_other_phones() -> None:
 
 
 def test_a_quorum_that_is_never_reached_ends_the_run_and_says_why() -> None:
-    grid = fleet(dict.fromkeys(range(3), says("too hot", DECLINED)))
-    with pytest.raises(NoPhonesError, match=r"begun 3 times.*100%.*too hot"):
+    grid = fleet(dict.fromkeys(range(3), says("no memory", 2)))
+    with pytest.raises(NoPhonesError, match=r"begun 3 times.*100%.*no memory"):
         play(grid, Terms(quorum=1.0, attempts=3))
+
+
+def test_phones_that_decline_rest_and_cost_no_attempt(monkeypatch: pytest.MonkeyPatch) -> None:
+    """They are unplugged in the morning, and are at their chargers in the evening."""
+    monkeypatch.setattr(rounds_module, "LOOK", 0.005)
+    monkeypatch.setattr(roster_module, "REST", 0.02)
+    monkeypatch.setattr(roster_module, "LONGEST_REST", 0.04)
+    answers = {phone: iter([says("unplugged", DECLINED)] * 5) for phone in range(3)}
+    willing = adds(1)
+
+    def answer(phone: int) -> Answer:
+        return lambda message: next(answers[phone], willing)(message)
+
+    grid = fleet({phone: answer(phone) for phone in range(3)})
+    began = time.monotonic()
+    diary, weights = play(grid, Terms(quorum=1.0, attempts=1))
+    assert len(diary.abandonments) == 5
+    assert {failure.kind for failure in diary.abandonments[0]} == {Kind.DECLINED}
+    assert time.monotonic() - began > 4 * 0.02  # nobody was asked while it rested
+    assert np.allclose(weights, START + 1)
+
+
+def test_declining_for_longer_than_the_patience_ends_the_run(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(rounds_module, "LOOK", 0.005)
+    monkeypatch.setattr(roster_module, "REST", 0.01)
+    monkeypatch.setattr(roster_module, "LONGEST_REST", 0.01)
+    grid = fleet(dict.fromkeys(range(3), says("too hot", DECLINED)))
+    with pytest.raises(NoPhonesError, match=r"begun \d\d+ times.*too hot"):
+        play(grid, Terms(quorum=1.0, attempts=2, patience=0.3))
+
+
+def test_a_phone_that_owes_answers_for_long_is_benched_though_rounds_end_without_it() -> None:
+    """Over-selection hides it: without that it would be drawn for as long as Flower takes it for online."""
+    grid, roster = fleet({0: silent, 1: adds(1), 2: adds(1)}), Roster()
+    terms = Terms(participation=0.5, over_selection=0.5, deadline=0.05, in_order=False)
+    benched = []
+    for _ in range(4):
+        diary, _ = play(grid, terms, 1, roster)
+        assert diary.outcomes[0].failures == ()  # it is not to blame for this one
+        benched.append(roster.counts()["benched"])
+        time.sleep(0.03)
+    assert benched[0] == 0
+    assert 1 in benched
 
 
 def test_too_few_phones_never_wait_for_ever(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -21,6 +21,7 @@ from flwr.serverapp import Grid
 from pocketfed.core.errors import NoPhonesError
 from pocketfed.core.formats import encode
 from pocketfed.server.aggregators import Broadcast, GlobalModel, check_room
+from pocketfed.server.attempts import Attempts
 from pocketfed.server.crew import Answer, Crew
 from pocketfed.server.exchange import Clock
 from pocketfed.server.fold import Fold
@@ -84,7 +85,9 @@ def _until_it_counts(
     enough = math.ceil(rounds.terms.quorum * rounds.buffered.updates)
     terms = replace(rounds.terms, minimum=max(rounds.terms.minimum, enough))
     failures: tuple[Failure, ...] = ()
-    for attempt in range(terms.attempts):
+    attempts = Attempts(terms)
+    while attempts.are_left:
+        attempt = attempts.number
         clock = Clock()
         if not crew.at_work:
             with clock.phase("waiting"):
@@ -98,9 +101,10 @@ def _until_it_counts(
         if version.fold.updates >= enough:
             return version.fold.outcome(version.asked, clock.seconds, clock.phases, attempt)
         failures = version.fold.failures
+        attempts.failed(enough - version.fold.updates, failures)
         watcher.abandoned(begun.round, attempt, failures)
     raise NoPhonesError(
-        f"round {begun.round} was begun {terms.attempts} times and never had {enough} updates ({reasons_of(failures)}); "
+        f"round {begun.round} was begun {attempts.number} times and never had {enough} updates ({reasons_of(failures)}); "
         "go on when more phones answer, or lower the quorum or the buffer"
     )
 
@@ -158,6 +162,8 @@ class _Version:
             failure = self.fold.take(errand.phone, reply, errand.round)
         if failure is not None and failure.kind is Kind.SILENT:
             self._crew.bench(errand.node)
+        if failure is not None and failure.kind is Kind.DECLINED:
+            self._crew.rest(errand.node)
 
     @functools.cached_property
     def _instruction(self) -> RecordDict:

@@ -108,6 +108,11 @@ class Crew:
         self._roster.bench([node])
         self._looked = float("-inf")  # it is asked so at once
 
+    def rest(self, node: int) -> None:
+        """Leave a phone in peace for a while: its policy said no."""
+        self._roster.rest([node])
+        self._looked = float("-inf")
+
     def _send(self, content: RecordDict, round_number: int, phones: Sequence[int]) -> None:
         until = time.monotonic() + self._deadline
         errands = [Errand(phone, self._eligible[phone], round_number, until) for phone in phones]

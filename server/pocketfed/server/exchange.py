@@ -12,7 +12,7 @@ from pocketfed.core.formats import encode
 from pocketfed.server.aggregators import Broadcast
 from pocketfed.server.fold import Fold
 from pocketfed.server.history import History
-from pocketfed.server.messages import pack_instruction
+from pocketfed.server.messages import is_gone, pack_instruction
 from pocketfed.server.outcome import Kind, RoundWatcher
 from pocketfed.server.roster import Roster
 from pocketfed.server.terms import Rounds
@@ -53,7 +53,8 @@ def exchange(
 ) -> Fold:
     """Ask a cohort and fold what comes, until as many updates as wanted count or the time is over.
 
-    Phones that did not answer by then are benched.
+    Phones that did not answer by then are benched, and so are those that have owed answers to one round after the other
+    for as long; phones that declined are left in peace for a while.
 
     Args:
         grid: carries messages.
@@ -83,20 +84,27 @@ def exchange(
         with clock.phase("folding"):
             if reply.metadata.group_id == str(begun.round):
                 answered.add(reply.metadata.src_node_id)
+            if not is_gone(reply):
+                roster.heard(reply.metadata.src_node_id)
             _take(fold, reply, roster, cohort)
         watcher.answered(begun.round, len(answered & cohort.keys()), len(cohort))
-    else:  # enough: whoever has not answered yet is not to blame
+    else:  # enough: whoever has not answered yet is not to blame, unless that goes on
+        roster.owe(cohort.keys() - answered, terms.deadline)
         answered |= cohort.keys()
     if isinstance(replies, Iterator) and hasattr(replies, "close"):
         replies.close()  # the grid takes back what has not been answered
     for node, phone in cohort.items():
         if node not in answered:
             fold.silent(phone)
-    silent = {
-        failure.phone for failure in fold.failures if failure.kind is Kind.SILENT and not failure.behind
-    }
-    roster.bench(node for node, phone in cohort.items() if phone in silent)
+    roster.bench(_nodes_of(Kind.SILENT, fold, cohort))
+    roster.rest(_nodes_of(Kind.DECLINED, fold, cohort))
     return fold
+
+
+def _nodes_of(kind: Kind, fold: Fold, cohort: Mapping[int, int]) -> list[int]:
+    """Those of a cohort that failed in this way themselves, not behind an edge server."""
+    phones = {failure.phone for failure in fold.failures if failure.kind is kind and not failure.behind}
+    return [node for node, phone in cohort.items() if phone in phones]
 
 
 def _instructions(

@@ -94,6 +94,11 @@ def failure(message: Message, reason: str, code: int = FAILED) -> Message:
     return Message(Error(code, reason), reply_to=message)
 
 
+def is_gone(reply: Message) -> bool:
+    """Whether a reply is none of the node's: Flower puts it where a node went, or a message expired."""
+    return reply.has_error() and reply.error.code in GONE
+
+
 def has_expired(message: Message) -> bool:
     """Whether its time to be answered is over."""
     return message.metadata.created_at + message.metadata.ttl < time.time()

@@ -10,13 +10,17 @@ from flwr.serverapp import Grid
 from pocketfed.core.errors import NoPhonesError, UpdateRejected
 from pocketfed.core.modality import Modality
 from pocketfed.core.plan import PhoneStatus
-from pocketfed.server.messages import GONE, ask_status, unpack_status
+from pocketfed.server.messages import ask_status, is_gone, unpack_status
 from pocketfed.server.watch.records import printable
 
 log = logging.getLogger(__name__)
 
 ANSWER_WITHIN = 120.0
 """Seconds after which a phone that was asked for its status is asked again. One that is idle looks every 36."""
+
+REST, LONGEST_REST = 30.0, 900.0
+"""Seconds for which a phone that declined is not asked to train: the first, doubled with each no that comes within the
+second of the rest before, up to the second."""
 
 MOST_AWAY = 10_000
 """Phones that are not there, and are remembered all the same; of more, those that answered last."""
@@ -70,6 +74,7 @@ class Roster:
     """The phones that have said who they are, by Flower's node id. What they said is kept, and asked anew when it is old.
 
     A phone that did not answer in its round is benched: it is asked again who it is, and nothing else until it answers.
+    One that declined rests: it is not asked to train for a while.
 
     Attributes:
         requirements: who may be chosen.
@@ -90,10 +95,20 @@ class Roster:
     _answered: dict[int, float] = field(default_factory=dict)
     _online: set[int] = field(default_factory=set)
     _benched: set[int] = field(default_factory=set)
+    _rests: dict[int, tuple[float, float]] = field(default_factory=dict)  # by node: how long, until when
+    _resting: set[int] = field(default_factory=set)
+    _owing: dict[int, float] = field(
+        default_factory=dict
+    )  # by node: since when nothing was heard of what it was asked
+    _grid: Grid | None = None  # to which the questions went
 
     def refresh(self, grid: Grid, now: Callable[[], float] = time.monotonic) -> None:
         """Look who is there, read what has been answered, and ask whoever has not said, or not lately."""
+        if grid is not self._grid:
+            self._grid, self._asked = grid, {}  # nobody answers what another run has asked
         self._online = set(grid.get_node_ids())
+        self._rests = {node: rest for node, rest in self._rests.items() if rest[1] + LONGEST_REST > now()}
+        self._resting = {node for node, (_, until) in self._rests.items() if until > now()}
         self._read(grid, now())
         self._ask(grid, now())
         self._read(grid, now())  # an engine in this process has answered already
@@ -104,7 +119,7 @@ class Roster:
         If two nodes call themselves by one number, the one with the smaller node id is that phone.
         """
         numbers: dict[int, int] = {}
-        for node in sorted(self._online - self._benched):
+        for node in sorted(self._online - self._benched - self._resting):
             status = self.statuses.get(node)
             if status is not None and self.requirements.missing(status) is None:
                 numbers.setdefault(status.number, node)
@@ -115,6 +130,23 @@ class Roster:
         for node in nodes:
             self._benched.add(node)
             self._answered.pop(node, None)
+
+    def rest(self, nodes: Iterable[int], now: Callable[[], float] = time.monotonic) -> None:
+        """These declined: do not ask them to train for a while, longer each time in a row."""
+        for node in nodes:
+            before, _ = self._rests.get(node, (REST / 2, 0.0))
+            seconds = min(LONGEST_REST, 2 * before)
+            self._rests[node] = seconds, now() + seconds
+            self._resting.add(node)
+
+    def owe(self, nodes: Iterable[int], patience: float, now: Callable[[], float] = time.monotonic) -> None:
+        """These were not waited for; bench those of which nothing was heard for longer than the patience, in seconds."""
+        moment = now()
+        self.bench([node for node in nodes if moment - self._owing.setdefault(node, moment) > patience])
+
+    def heard(self, node: int) -> None:
+        """A node has answered what it was asked, whatever it said."""
+        self._owing.pop(node, None)
 
     def counts(self) -> Mapping[str, int]:
         """How many phones are `seen`, `online`, `eligible` and `benched`."""
@@ -153,9 +185,10 @@ class Roster:
         for reply in grid.pull_messages(list(owners)):
             node = owners[reply.metadata.reply_to_message_id]
             del self._asked[node]
-            if reply.has_error() and reply.error.code in GONE:
+            if is_gone(reply):
                 continue  # it is asked again when it is back
             self._answered[node] = now
+            self.heard(node)
             try:
                 status = self._believed(node, unpack_status(reply))
                 self.statuses.pop(node, None)
@@ -177,8 +210,9 @@ class Roster:
             away = [node for node in known if node not in self._online]
             for node in away[: max(0, len(away) - MOST_AWAY)]:
                 del known[node]
-                self._answered.pop(node, None)
                 self._benched.discard(node)
+                self._answered.pop(node, None)
+                self._owing.pop(node, None)
 
 
 def call_roll(grid: Grid, roster: Roster, expected: int, patience: float = 600.0) -> None:

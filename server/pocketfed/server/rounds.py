@@ -17,6 +17,7 @@ from flwr.serverapp import Grid
 
 from pocketfed.core.errors import NoPhonesError
 from pocketfed.server.aggregators import Broadcast, GlobalModel, check_room
+from pocketfed.server.attempts import Attempts
 from pocketfed.server.exchange import Clock, exchange
 from pocketfed.server.history import History
 from pocketfed.server.outcome import Failure, Outcome, RoundWatcher, reasons_of
@@ -91,7 +92,9 @@ def _until_it_counts(
 ) -> Outcome | None:
     """One round, begun anew with other phones as long as too few answer; None if the server is to stop."""
     failures: tuple[Failure, ...] = ()
-    for attempt in range(rounds.terms.attempts):
+    attempts = Attempts(rounds.terms)
+    while attempts.are_left:
+        attempt = attempts.number
         clock = Clock()
         with clock.phase("waiting"):
             eligible = wait_for_phones(grid, roster, rounds.terms, watcher, stopping)
@@ -105,12 +108,14 @@ def _until_it_counts(
         fold = exchange(grid, rounds, roster, begun, history, nodes, wanted, clock, watcher)
         if fold.fresh < wanted and stopping():
             return None  # its phones will be asked again
-        if fold.fresh >= math.ceil(rounds.terms.quorum * wanted):
+        needed = math.ceil(rounds.terms.quorum * wanted)
+        if fold.fresh >= needed:
             return fold.outcome(len(cohort), clock.seconds, clock.phases, attempt)
         failures = fold.failures
+        attempts.failed(needed - fold.fresh, failures)
         watcher.abandoned(begun.round, attempt, failures)
     raise NoPhonesError(
-        f"round {begun.round} was begun {rounds.terms.attempts} times and never reached its quorum of "
+        f"round {begun.round} was begun {attempts.number} times and never reached its quorum of "
         f"{rounds.terms.quorum:.0%} ({reasons_of(failures)}); go on when more phones answer, or lower the quorum"
     )
 

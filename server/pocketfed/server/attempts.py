@@ -1,0 +1,37 @@
+"""How often a round is begun anew before a server gives up."""
+
+import time
+from collections.abc import Callable, Iterable
+
+from pocketfed.server.outcome import Failure, Kind
+from pocketfed.server.terms import Terms
+
+
+class Attempts:
+    """Counts the attempts at a round that failed.
+
+    One that missed its quorum only because phones declined costs none of them: a policy's no is an honest answer, and
+    phones that are not at a charger in the morning are so in the evening. That goes on for `Terms.patience` at most.
+    """
+
+    def __init__(self, terms: Terms, monotonic: Callable[[], float] = time.monotonic) -> None:
+        """None has been made; the patience begins now."""
+        self.number = 0  # of the one that is running, from 0
+        self._left, self._until, self._monotonic = terms.attempts, monotonic() + terms.patience, monotonic
+
+    @property
+    def are_left(self) -> bool:
+        """Whether the round may be begun (anew)."""
+        return self._left > 0
+
+    def failed(self, missing: int, failures: Iterable[Failure]) -> None:
+        """The one that is running has failed.
+
+        Args:
+            missing: updates short of the quorum.
+            failures: of its phones; what went on behind edge servers does not count here.
+        """
+        self.number += 1
+        declined = sum(failure.kind is Kind.DECLINED and not failure.behind for failure in failures)
+        if declined < missing or self._monotonic() > self._until:
+            self._left -= 1
