@@ -8,7 +8,8 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
-from flwr.app import Message, RecordDict
+from flwr.app import ConfigRecord, Message, RecordDict
+from flwr.common.constant import SubStatus
 from flwr.proto.message_pb2 import ObjectTree
 from flwr.supercore import sql_mixin
 from flwr.supercore.constant import SQLITE_PRAGMAS as PRAGMAS
@@ -16,7 +17,8 @@ from flwr.supercore.inflatable.inflatable_object import get_object_id, get_objec
 from flwr.supercore.state.schema.corestate_models import ObjectPushSession
 from sqlalchemy import func, select
 
-from pocketfed.server.flower_private import MOST_UNDER_WAY, PLACE, Fleet, with_id
+from pocketfed.server import flower_private
+from pocketfed.server.flower_private import MOST_UNDER_WAY, PLACE, SMALL, Fleet, GivenUp, with_id
 
 CROWD = 24
 
@@ -77,25 +79,70 @@ def test_sessions_of_answers_that_nobody_wants_are_forgotten(tmp_path: Path) -> 
     fleet.end_run()
 
 
+def test_a_run_that_flower_has_given_up_is_noticed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A machine that sleeps for a minute: from then on Flower takes no message, and phones would be asked in vain."""
+    monkeypatch.setattr(flower_private, "HEARTBEAT", 0.01)
+    fleet = Fleet(tmp_path / "fleet.db", 1000)
+    run = fleet.begin_run()
+    assert fleet.online() == []
+    assert run.primary_task_id is not None
+    fleet._state.finish_task(run.primary_task_id, SubStatus.FAILED, "no heartbeat")
+    until = time.monotonic() + 10
+    while fleet._fault is None and time.monotonic() < until:
+        time.sleep(0.01)
+    for call in (fleet.online, lambda: list(fleet.post([])), lambda: fleet.answers({"x"})):
+        with pytest.raises(GivenUp, match="no life"):
+            call()
+    fleet.begin_run()
+    assert fleet.online() == []  # another run is as good
+    fleet.end_run()
+
+
 def test_only_so_many_answers_are_under_way(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """However many phones offer theirs at once; a place is free when its answer is deleted, or stands still."""
     clock = [100.0]
     monkeypatch.setattr("time.monotonic", lambda: clock[0])
-    objects = Fleet(tmp_path / "fleet.db", 1000)._objects
-    moving = RecordDict().deflate()
+    objects = Fleet(tmp_path / "fleet.db", 10 * SMALL)._objects
+    moving = large_object()
     second = get_object_id(moving)
     first, late, later, *others = (f"{number:064x}" for number in range(MOST_UNDER_WAY + 1))
-    answers = [first, second, *others, late, later]
-    assert [objects.has_place(answer) for answer in answers] == [True] * MOST_UNDER_WAY + [False] * 2
-    assert objects.has_place(first)  # it keeps its own
+    answers = dict(enumerate([first, second, *others, late, later]))
+    taken = [objects.take_place(node, answer) for node, answer in answers.items()]
+    assert taken == [True] * MOST_UNDER_WAY + [False] * 2
+    nodes = {answer: node for node, answer in answers.items()}
+    assert objects.take_place(nodes[first], first)  # it keeps its own
     objects.delete(first)
-    assert objects.has_place(late)
-    assert not objects.has_place(later)
+    assert objects.take_place(nodes[late], late)
+    assert not objects.take_place(nodes[later], later)
     clock[0] += PLACE - 1
     objects.preregister(1, ObjectTree(object_id=second))
     objects.put(second, moving)
     clock[0] += 2
-    assert objects.has_place(later)  # those that stood still have lost theirs
-    assert all(objects.has_place(f"{number:064x}") for number in range(1000, 998 + MOST_UNDER_WAY))
-    assert not objects.has_place(first)
-    assert objects.has_place(second)
+    assert objects.take_place(nodes[later], later)  # those that stood still have lost theirs
+    more = range(1000, 998 + MOST_UNDER_WAY)
+    assert all(objects.take_place(number, f"{number:064x}") for number in more)
+    assert not objects.take_place(nodes[first], first)
+    assert objects.take_place(nodes[second], second)
+
+
+def large_object() -> bytes:
+    return RecordDict({"a": ConfigRecord({"weights": b"\1" * (2 * SMALL)})})["a"].deflate()
+
+
+def test_a_node_has_one_place(tmp_path: Path) -> None:
+    """Whatever it offers: others are not kept waiting by what one of them makes up."""
+    objects = Fleet(tmp_path / "fleet.db", 1000)._objects
+    assert all(objects.take_place(7, f"{number:064x}") for number in range(3 * MOST_UNDER_WAY))
+    assert all(objects.take_place(node, f"{node:064x}") for node in range(100, 99 + MOST_UNDER_WAY))
+    assert not objects.take_place(99, f"{99:064x}")
+
+
+def test_an_answer_without_weights_gives_its_place_back_when_it_is_here(tmp_path: Path) -> None:
+    """Statuses wait for the end of a round, however many there are."""
+    objects = Fleet(tmp_path / "fleet.db", 10 * SMALL)._objects
+    for node in range(3 * MOST_UNDER_WAY):
+        status = RecordDict({"a": ConfigRecord({"node": node})})["a"].deflate()
+        name = get_object_id(status)
+        assert objects.take_place(node, name)
+        objects.preregister(1, ObjectTree(object_id=name))
+        objects.put(name, status)

@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from flwr.app import ConfigRecord, Message, RecordDict
 from flwr.serverapp import Grid
 from numpy.typing import NDArray
 
@@ -23,6 +24,7 @@ from pocketfed.server import fleet_grid
 from pocketfed.server.aggregators import FedAvg, GlobalModel
 from pocketfed.server.buffered import run_buffered
 from pocketfed.server.fleet_grid import FleetGrid
+from pocketfed.server.flower_private import Fleet as PhonesSide
 from pocketfed.server.outcome import Kind, Outcome, RoundWatcher
 from pocketfed.server.roster import Roster, call_roll
 from pocketfed.server.rounds import run_rounds
@@ -226,8 +228,26 @@ def test_a_slow_phone_is_refused_or_counts_in_the_next_round(tmp_path: Path) -> 
             grid, roster, begin = FleetGrid(fleet, keep_late=late == "count"), Roster(), GlobalModel(START)
             call_roll(grid, roster, 4)
             run_rounds(grid, decisions(deadline=3.0, late=late), roster, begin, (1, 2), outcomes)
+            assert (
+                fleet._objects._places == {}
+            )  # an answer that is refused does not keep the next one waiting
         assert outcomes.all[0].phones == 3
         assert outcomes.all[1].phones == (4 if late == "count" else 3)
+
+
+def test_late_answers_are_waited_for_as_long_as_the_next_call_lasts(tmp_path: Path) -> None:
+    """The weights of each round are kept until then, also for phones that never fetch them."""
+    fleet = PhonesSide(tmp_path / "fleet.db", 10**6)
+    node = fleet.register(b"a key", "")
+    fleet._state.activate_node(node, 60)
+    grid = FleetGrid(fleet, keep_late=True)
+    content = RecordDict({"a": ConfigRecord({"weights": b"x" * 1000})})
+    for number in range(5):
+        asked = Message(content, node, "train", ttl=600, group_id=str(number))
+        assert list(grid.send_and_receive([asked], timeout=0.01)) == []
+        assert [sent.metadata.group_id for sent in grid._sent.values()] == [str(number)]
+        assert not any(len(sent.content) for sent in grid._sent.values())
+    fleet.end_run()
 
 
 CARELESS: dict[str, tuple[Misdeed, Kind]] = {

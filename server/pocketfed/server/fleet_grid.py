@@ -9,7 +9,7 @@ from flwr.app import Error, Message, RecordDict
 
 from pocketfed.core.errors import UpdateRejected
 from pocketfed.core.wire import FAILED
-from pocketfed.server.flower_private import Fleet
+from pocketfed.server.flower_private import Fleet, without_content
 from pocketfed.server.messages import has_expired
 from pocketfed.server.run_grid import RunGrid
 
@@ -33,7 +33,7 @@ class _Upload:
 class FleetGrid(RunGrid):
     """Messages to and from phones that come over the network.
 
-    `send_and_receive` yields each answer as it comes, also late ones to messages that an earlier call sent. An answer
+    `send_and_receive` yields each answer as it comes, also late ones to messages that the call before it sent. An answer
     that cannot be decoded, or whose upload stops half-way, is that phone's failure.
     """
 
@@ -49,7 +49,8 @@ class FleetGrid(RunGrid):
         """
         super().__init__(fleet.begin_run())
         self._fleet, self._keep_late, self._stopping = fleet, keep_late, stopping
-        self._sent: dict[str, Message] = {}  # what may still be answered
+        self._sent: dict[str, Message] = {}  # what may still be answered, without its content
+        self._late: set[str] = set()  # of these, what the call before the last one asked
         self._uploads: dict[str, _Upload] = {}
 
     def get_node_ids(self) -> Iterable[int]:
@@ -60,7 +61,9 @@ class FleetGrid(RunGrid):
         """Leave messages for phones to fetch; their ids, "" for a phone that is gone."""
         sent = list(messages)  # they share their content
         ids = list(self._fleet.post(sent))
-        self._sent.update({key: message for key, message in zip(ids, sent, strict=True) if key})
+        for key, message in zip(ids, sent, strict=True):
+            if key:
+                self._sent[key] = without_content(message)
         return ids
 
     def pull_messages(self, message_ids: Iterable[str]) -> Iterable[Message]:
@@ -100,6 +103,9 @@ class FleetGrid(RunGrid):
         finally:
             if not self._keep_late:
                 self._forget(open_ids)
+            else:  # they have the time of the next call; those that had this one have no more
+                self._forget(self._late)
+                self._late = open_ids
 
     def _take(self, message_id: str) -> Message | None:
         """An answer whose objects are all here; an error in its place if they will not come any more."""

@@ -8,7 +8,7 @@ import math
 import threading
 import time
 import warnings
-from collections.abc import Awaitable, Callable, Collection, Iterable, Iterator, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from itertools import islice
@@ -58,12 +58,14 @@ from pocketfed.core.errors import RunFolderError, UpdateRejected
 __all__ = [
     "DatabaseError",
     "Fleet",
+    "GivenUp",
     "Node",
     "Run",
     "act_as_server",
     "empty_run",
     "reusing_object_ids",
     "with_id",
+    "without_content",
 ]
 
 HEARTBEAT = 20.0
@@ -93,6 +95,9 @@ LOOK_FOR_A_PLACE = 0.25
 PLACE = 15.0
 """Seconds after which the place of an answer that does not get on is another's."""
 
+SMALL = 1 << 16
+"""Bytes of an answer that gives its place back as soon as all of it is here: it has no weights, and may wait long."""
+
 LOOK_AT_ALL = 2.0
 """Seconds between two looks at all that was asked, for phones that have gone without an answer."""
 
@@ -101,6 +106,7 @@ SWEEP = 1.0
 
 MISTAKES = (KeyError, ValueError, OverflowError, NoObjectInStoreError, IntegrityError)
 """What Flower raises on calls that make no sense: an unknown run, an object that is not what its id says."""
+
 EDGE = "edge"
 """Name of the account that edge servers belong to; a node that registers itself belongs to Flower's own."""
 
@@ -123,9 +129,19 @@ def with_id(message: Message, message_id: str) -> Message:
     return message
 
 
+def without_content(message: Message) -> Message:
+    """The envelope of a message, which can still be replied to; its weights are free to go."""
+    return remove_content_from_message(message)
+
+
 def reusing_object_ids() -> AbstractContextManager[None]:
     """While this lasts, content that many messages share is serialised and hashed once."""
     return no_object_id_recompute()
+
+
+class GivenUp(Exception):
+    """Flower has ended the run, since it showed no life for a minute by the clock: the machine slept, or its clock was
+    set. No message of the run goes out any more, and no answer is taken; another run has to be begun."""
 
 
 @dataclass(frozen=True)
@@ -182,7 +198,7 @@ class Fleet:
         self._looked_at_all = -math.inf
         self._run: Run | None = None
         self._ended = threading.Event()
-        self._fault: DatabaseError | None = None
+        self._fault: DatabaseError | GivenUp | None = None
 
     def app(self, enrolled_only: bool) -> FastAPI:
         """Flower's Fleet API.
@@ -213,6 +229,7 @@ class Fleet:
 
         Raises:
             DatabaseError: the disk is full. So do all methods that write; the run is over then.
+            GivenUp: not here, but by `online`, `post` and `answers` later on.
         """
         self._ended.set()
         self._ended, self._fault = threading.Event(), None
@@ -245,18 +262,25 @@ class Fleet:
     def _show_life(self, task: int, ended: threading.Event) -> None:
         while not ended.wait(HEARTBEAT):
             try:
-                self._state.acknowledge_task_heartbeat(task)
+                known = self._state.acknowledge_task_heartbeat(task)
             except DatabaseError as error:
                 self._fault = error
+            else:
+                if not known and not ended.is_set():
+                    self._fault = GivenUp("the run showed no life for a minute, as when a machine sleeps")
+
+    def _check_alive(self) -> None:
+        if self._fault is not None:
+            raise self._fault
 
     def online(self) -> list[int]:
         """Ids of the nodes that showed life recently enough, by what they promised.
 
         Raises:
             DatabaseError: the run could not show its own life, and may have been given up.
+            GivenUp: it has been.
         """
-        if self._fault is not None:
-            raise self._fault
+        self._check_alive()
         return [node.node_id for node in self._state.get_node_info(statuses=[NodeStatus.ONLINE])]
 
     def nodes(self) -> Sequence[Node]:
@@ -290,8 +314,9 @@ class Fleet:
     def post(self, messages: Iterable[Message]) -> Iterator[str]:
         """Leave instructions for phones to fetch; their ids, "" for a phone that is gone.
 
-        Content that messages share is stored once.
+        Content that messages share is stored once. Raises what `online` does.
         """
+        self._check_alive()
         assert self._run is not None
         self._state.forget_stale_sessions()
         store = self._state.object_store
@@ -305,7 +330,7 @@ class Fleet:
                 for object_id, item in get_all_nested_objects(message).items():
                     if object_id in missing:
                         store.put(object_id, item.deflate())
-                stored = self._state.store_message_ins(remove_content_from_message(message))
+                stored = self._state.store_message_ins(without_content(message))
                 if stored is None:
                     self._objects.free(message.metadata.message_id)
                 yield stored or ""
@@ -314,9 +339,10 @@ class Fleet:
         """What has come for these instructions since last asked: envelopes, and the ids of their objects.
 
         An envelope has no content. Instructions that expired, and phones that went, are answered with Flower's errors,
-        within `LOOK_AT_ALL` seconds; for answers, only what phones have offered is looked up.
+        within `LOOK_AT_ALL` seconds; for answers, only what phones have offered is looked up. Raises what `online` does.
         """
         assert self._run is not None
+        self._check_alive()
         asked = set(instructions)
         if time.monotonic() < self._looked_at_all + LOOK_AT_ALL:
             asked = self._objects.offered(asked)
@@ -416,6 +442,14 @@ class _State(SqlLinkState):
             session.execute(delete(ObjectPushSession).where(ObjectPushSession.expires_at < now()))
 
 
+@dataclass(frozen=True)
+class _Place:
+    """Of an answer: its id, and until when (`time.monotonic`) the place is its own."""
+
+    answer: str
+    until: float
+
+
 class _BoundedStore(InMemoryObjectStore):
     """Objects in memory; what a phone can make it hold for one answer is bounded."""
 
@@ -426,7 +460,7 @@ class _BoundedStore(InMemoryObjectStore):
         self._roots: dict[str, str] = {}  # of objects that phones push: the answer that named them first
         self._bytes: dict[str, int] = {}  # by root: pushed so far
         self._offers: dict[str, set[str]] = {}  # by instruction that is out: answers that were offered
-        self._places: dict[str, float] = {}  # by answer that is under way: until when its place is its own
+        self._places: dict[int, _Place] = {}  # by node whose answer is under way
 
     def preregister(self, run_id: int, object_tree: ObjectTree) -> list[str]:
         nodes = list(islice(iterate_object_tree(object_tree), MOST_OBJECTS + 1))
@@ -461,14 +495,16 @@ class _BoundedStore(InMemoryObjectStore):
                 raise _refused(f"an answer of {size} bytes; the most is {self._largest}")
             super().put(object_id, object_content)
             self._bytes[root] = size
-            if root in self._places:
-                self._places[root] = time.monotonic() + PLACE
+            if (node := self._holder(root)) is not None:
+                self._places[node] = _Place(root, time.monotonic() + PLACE)
+                if size <= SMALL and all(self.store[name].content for name in self.below(root)):
+                    del self._places[node]
 
     def delete(self, object_id: str) -> None:
         with self.lock_store:
             super().delete(object_id)
             if object_id not in self.store:
-                self._places.pop(object_id, None)
+                self.leave(object_id)
                 self._roots.pop(object_id, None)
                 self._bytes.pop(object_id, None)
 
@@ -494,16 +530,34 @@ class _BoundedStore(InMemoryObjectStore):
                     raise _refused("too many answers to one message")
                 offers.add(answer)
 
-    def has_place(self, answer: str) -> bool:
-        """Whether an answer may be pushed now; then it has a place until it is deleted, or does not get on."""
+    def take_place(self, node: int, answer: str) -> bool:
+        """Whether a node's answer may be pushed now; then it has a place until it is deleted, or does not get on.
+
+        A node has one place: what it offered before gets on without, or not at all.
+        """
         with self.lock_store:
             moment = time.monotonic()
-            if answer not in self._places and len(self._places) >= MOST_UNDER_WAY:
-                self._places = {other: until for other, until in self._places.items() if until > moment}
-            if answer not in self._places and len(self._places) >= MOST_UNDER_WAY:
+            if node not in self._places and len(self._places) >= MOST_UNDER_WAY:
+                self._places = {other: place for other, place in self._places.items() if place.until > moment}
+            if node not in self._places and len(self._places) >= MOST_UNDER_WAY:
                 return False
-            self._places[answer] = moment + PLACE
+            self._places[node] = _Place(answer, moment + PLACE)
             return True
+
+    def leave(self, answer: str) -> None:
+        """An answer needs its place no more, if it has one."""
+        with self.lock_store:
+            if (node := self._holder(answer)) is not None:
+                del self._places[node]
+
+    def _holder(self, answer: str) -> int | None:
+        return next((node for node, place in self._places.items() if place.answer == answer), None)
+
+    def leave_unless_stored(self, answer: str) -> None:
+        """An answer was offered, and the call is over: one that was not taken has nothing to push."""
+        with self.lock_store:
+            if answer not in self.store:
+                self.leave(answer)
 
     def offered(self, instructions: set[str]) -> set[str]:
         """Those of these instructions to which an answer was offered."""
@@ -568,25 +622,32 @@ def _of_run(message: Message, run: Run) -> None:
     message.metadata.__dict__["_src_task_id"] = run.primary_task_id
 
 
-async def _check_answer(request: Request) -> None:
+async def _check_answer(request: Request) -> AsyncIterator[None]:
     """An answer is one message, from the node that brings it, with the tree of its own objects. It waits for others."""
     asked = getattr(request.state, "protobuf_request", None)
-    if isinstance(asked, PushMessagesRequest):
-        if len(asked.messages_list) != 1 or len(asked.message_object_trees) != 1:
-            raise _refused("a call brings one answer")
-        metadata, tree = asked.messages_list[0].metadata, asked.message_object_trees[0]
-        if metadata.src_node_id != asked.node.node_id or metadata.message_id != tree.object_id:
-            raise _refused("an answer of another node, or with another's objects")
-        if not (math.isfinite(metadata.created_at) and math.isfinite(metadata.ttl)):
-            raise _refused("an answer from no time")  # the database would keep NULL
-        objects = get_linkstate(request).object_store
-        assert isinstance(objects, _BoundedStore)
-        until = time.monotonic() + WAIT_FOR_A_PLACE
-        while not objects.has_place(metadata.message_id):
-            if time.monotonic() > until:
-                raise HTTPException(503, "Other answers are under way.")
-            await asyncio.sleep(LOOK_FOR_A_PLACE)
-        objects.offer(metadata.reply_to_message_id, metadata.message_id)
+    if not isinstance(asked, PushMessagesRequest):
+        yield
+        return
+    if len(asked.messages_list) != 1 or len(asked.message_object_trees) != 1:
+        raise _refused("a call brings one answer")
+    metadata, tree = asked.messages_list[0].metadata, asked.message_object_trees[0]
+    if metadata.src_node_id != asked.node.node_id or metadata.message_id != tree.object_id:
+        raise _refused("an answer of another node, or with another's objects")
+    if not (math.isfinite(metadata.created_at) and math.isfinite(metadata.ttl)):
+        raise _refused("an answer from no time")  # the database would keep NULL
+    objects = get_linkstate(request).object_store
+    assert isinstance(objects, _BoundedStore)
+    answer = str(metadata.message_id)
+    until = time.monotonic() + WAIT_FOR_A_PLACE
+    while not objects.take_place(metadata.src_node_id, answer):
+        if time.monotonic() > until:
+            raise HTTPException(503, "Other answers are under way.")
+        await asyncio.sleep(LOOK_FOR_A_PLACE)
+    try:
+        objects.offer(metadata.reply_to_message_id, answer)
+        yield
+    finally:
+        objects.leave_unless_stored(answer)
 
 
 def _check_kind(content: bytes) -> None:

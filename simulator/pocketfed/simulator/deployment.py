@@ -17,7 +17,7 @@ from pocketfed.server.aggregators import build_aggregator
 from pocketfed.server.app import build_server_app
 from pocketfed.server.enrolment import DATABASE
 from pocketfed.server.fleet_grid import FleetGrid
-from pocketfed.server.flower_private import DatabaseError, Fleet
+from pocketfed.server.flower_private import DatabaseError, Fleet, GivenUp
 from pocketfed.server.guard import Guard
 from pocketfed.server.roster import Requirements, Roster
 from pocketfed.server.serving import Serving, Tls
@@ -174,5 +174,8 @@ def _is_done(run_rounds: Callable[[], None], watcher: ServerWatcher, folder: Pat
         run_rounds()
     except DatabaseError as error:
         watcher.trouble(f"the round is begun anew: {folder / DATABASE}: {error.orig}; make room in {folder}")
+        return False
+    except GivenUp as error:
+        watcher.trouble(f"the round is begun anew: {error}")
         return False
     return True

@@ -18,7 +18,7 @@ from pocketfed.mobile_client.flower.key import load_or_create_key
 from pocketfed.mobile_client.flower.membership import Membership
 from pocketfed.server.enrolment import DATABASE
 from pocketfed.server.fleet_grid import FleetGrid
-from pocketfed.server.flower_private import DatabaseError, Fleet
+from pocketfed.server.flower_private import DatabaseError, Fleet, GivenUp
 from pocketfed.server.outcome import Outcome
 from pocketfed.server.roster import Roster
 from pocketfed.server.rounds import LOOK
@@ -133,6 +133,8 @@ def serve_edge(
                 where = run.folder.path
                 watcher.trouble(f"{where / DATABASE}: {error.orig}; make room in {where}")
                 _pause(AGAIN, stopping)
+            except GivenUp as error:
+                watcher.trouble(f"a run is begun anew: {error}")
             except ServerError as error:
                 raise ServerError(
                     f"{error}; an edge server's key is enrolled with: pocketfed enrol --edge"
@@ -158,6 +160,7 @@ class Napping:
         Raises:
             Stopped: the server is to stop.
             DatabaseError: the disk is full.
+            GivenUp: Flower has ended the run.
         """
         until = time.monotonic() + seconds
         while True:

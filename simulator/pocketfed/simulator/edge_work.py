@@ -24,7 +24,7 @@ from pocketfed.mobile_client.flower.task import Task
 from pocketfed.mobile_client.flower.work import QUERY, TRAIN
 from pocketfed.server.aggregators import Broadcast
 from pocketfed.server.exchange import Clock, exchange
-from pocketfed.server.flower_private import DatabaseError
+from pocketfed.server.flower_private import DatabaseError, GivenUp
 from pocketfed.server.fold import Fold
 from pocketfed.server.history import History
 from pocketfed.server.outcome import RoundWatcher, reasons_of
@@ -62,7 +62,9 @@ class EdgeWork:
             watcher: is told of everything.
             stopping: asked all the time.
         """
-        self.fault: DatabaseError | None = None  # of the round that failed with it; there is no going on
+        self.fault: DatabaseError | GivenUp | None = (
+            None  # of the round that failed with it; there is no going on
+        )
         self._number, self._rounds, self._roster = number, rounds, roster
         self._grid, self._watcher, self._stopping = grid, watcher, stopping
         self._last, self._attempt = 0, 0
@@ -89,7 +91,7 @@ class EdgeWork:
             ) from error
         try:
             return {FOLD: part_items(self._round(instruction, task.until).part())}
-        except DatabaseError as error:
+        except (DatabaseError, GivenUp) as error:
             self.fault = error
             raise
 
