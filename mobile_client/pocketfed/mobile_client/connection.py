@@ -12,7 +12,7 @@ import httpx
 
 from pocketfed.core.errors import KeyFileError, ServerError, Unreachable
 
-TRY_AGAIN = (429, 502, 503, 504)
+TRY_AGAIN = (408, 429, 502, 503, 504)
 """Statuses that may be others a little later."""
 
 T = TypeVar("T")

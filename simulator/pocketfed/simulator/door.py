@@ -19,8 +19,11 @@ from pocketfed.server.watch.scoreboard import Scoreboard
 ENVELOPE = 1 << 20
 """Bytes that an answer may have besides its weights."""
 
-LARGE = ("/v1/fleet/pull-object", "/v1/fleet/push-object")
-"""Calls that carry weights."""
+UPLOAD = "/v1/fleet/push-object"
+"""The call whose body carries weights; those of all others are small."""
+
+LARGE = ("/v1/fleet/pull-object", UPLOAD)
+"""Calls that carry weights, one way or the other."""
 
 
 def largest_answer(rule: Aggregator[Any], layout: Layout) -> int:
@@ -51,7 +54,7 @@ def application(
     app = fleet.app(enrolled_only)
     app.router.routes.extend(watch_routes(scoreboard, metrics, page_token))
     app.router.routes.extend(bundle_routes(bundle))
-    app.add_middleware(BoundedBody, most=2 * largest)
+    app.add_middleware(BoundedBody, most=ENVELOPE, large={UPLOAD: 2 * largest})
     app.add_middleware(Turns, paths=LARGE)
     app.add_middleware(Turns, paths=(FILES,))  # of their own: a new release must not hold up rounds
     app.add_middleware(RequestTimes, metrics=metrics)

@@ -16,7 +16,7 @@ from starlette.responses import PlainTextResponse, Response
 from starlette.routing import Route
 from starlette.types import Message, Receive, Scope, Send
 
-from pocketfed.server.watch.bounded_body import BoundedBody
+from pocketfed.server.watch.bounded_body import AT_ONCE, BoundedBody
 from pocketfed.server.watch.metrics import Metrics
 from pocketfed.server.watch.request_times import CALLS, RequestTimes
 from tests.server.serving import serving
@@ -105,9 +105,60 @@ def test_the_bound_counts_every_byte(lengths: list[int]) -> None:
             pass
         await PlainTextResponse("fine")(scope, receive, send)
 
-    asyncio.run(BoundedBody(app, MOST)({"type": "http", "headers": []}, receive, send))
+    asyncio.run(BoundedBody(app, MOST)({"type": "http", "path": "/", "headers": []}, receive, send))
     starts = [message["status"] for message in sent if message["type"] == "http.response.start"]
     assert starts == [200 if sum(lengths) <= MOST else 413]
+
+
+def test_paths_have_bounds_of_their_own() -> None:
+    app = BoundedBody(Starlette(routes=ROUTES), 10, large={"/v1/fleet/push-object": MOST})
+    assert ask(app, "/v1/fleet/push-object", "POST", content=b"x" * MOST).status_code == 200
+    assert ask(app, "/careless", "POST", content=b"x" * 11).status_code == 413
+
+
+def test_a_body_that_stands_still_is_given_up() -> None:
+    """Whoever sends it: nobody knows yet, and what has come of it is held."""
+    stalling = BoundedBody(Starlette(routes=ROUTES), MOST, stall=0.1)
+    with serving(stalling) as port, socket.create_connection(("127.0.0.1", port), timeout=10) as line:
+        line.sendall(b"POST /careless HTTP/1.1\r\nHost: x\r\nContent-Length: 100\r\n\r\n" + b"x" * 99)
+        answer = b""
+        while piece := line.recv(4096):
+            answer += piece
+    assert answer.startswith(b"HTTP/1.1 408")
+    assert b"stood still" in answer
+
+
+def test_what_all_requests_hold_together_is_bounded() -> None:
+    """More than so many large bodies at once are told to come again; when they are gone, the next one is let in."""
+
+    async def scene() -> list[int]:
+        app, statuses, go_on = BoundedBody(Starlette(routes=ROUTES), MOST), list[int](), asyncio.Event()
+
+        async def request() -> None:
+            parts = iter([{"type": "http.request", "body": b"x" * MOST, "more_body": True}])
+
+            async def receive() -> Message:
+                if (part := next(parts, None)) is not None:
+                    return part
+                await go_on.wait()
+                return {"type": "http.request", "body": b"", "more_body": False}
+
+            async def send(message: Message) -> None:
+                if message["type"] == "http.response.start":
+                    statuses.append(message["status"])
+
+            scope = {"type": "http", "path": "/v1/fleet/push-object", "method": "POST", "headers": []}
+            await app(scope, receive, send)
+
+        waiting = [asyncio.create_task(request()) for _ in range(AT_ONCE + 2)]
+        while len(statuses) < 2:
+            await asyncio.sleep(0)
+        go_on.set()
+        await asyncio.gather(*waiting)
+        await request()
+        return statuses
+
+    assert asyncio.run(asyncio.wait_for(scene(), 20)) == [503, 503] + [200] * (AT_ONCE + 1)
 
 
 def test_errors_of_the_application_stay_its_own() -> None:
