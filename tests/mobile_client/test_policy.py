@@ -199,6 +199,20 @@ def test_a_state_that_no_rule_needs_is_not_looked_at(tmp_path: Path) -> None:
     assert Gate(write(tmp_path / "policy.toml", 'charging = false\nstate = "nowhere.json"')).refusal() is None
 
 
+def test_whether_it_charges_is_a_no_where_a_file_does_not_say(tmp_path: Path) -> None:
+    """The server's question must not fail: it would not choose this phone, which may train by the hour."""
+    assert not Gate(None).charging()
+    assert not Gate(write(tmp_path / "bare.toml", 'hours = "00:00-12:00"')).charging()
+    policy = write(tmp_path / "policy.toml", 'hours = "00:00-12:00"\nstate = "state.json"')
+    gate = Gate(policy)
+    assert not gate.charging()  # no such file
+    for text, expected in (('{"charging": true}', True), ('{"charging": tr', False), ("{}", False)):
+        write(tmp_path / "state.json", text)
+        assert gate.charging() is expected
+    write(policy, "hours = ")
+    assert not gate.charging()
+
+
 def test_the_gate_goes_by_local_time(tmp_path: Path) -> None:
     now = NOON.timestamp()
     policy = write(tmp_path / "policy.toml", 'hours = "12:00-12:01"')

@@ -49,14 +49,14 @@ class Gate:
         return refusal(policy, conditions, datetime.fromtimestamp(self._clock()))
 
     def charging(self) -> bool:
-        """Whether the phone is connected to power, as far as its state file says; the server may ask."""
+        """Whether the phone is connected to power, as far as its state file says; the server may ask. Never fails."""
         if self._policy_file is None:
             return False
         try:
             state = read_policy(self._policy_file).state
+            return state is not None and read_conditions(state).charging is True
         except PolicyError:
             return False
-        return state is not None and read_conditions(state).charging is True
 
     def pause(self, until: float) -> None:
         """Return at once if training is allowed; else wait for it, looking once a second.
