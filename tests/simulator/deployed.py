@@ -196,6 +196,7 @@ class Diary(ServerWatcher):
     def __init__(self) -> None:
         self.outcomes: list[Outcome] = []
         self.troubles: list[str] = []
+        self.upstreams: list[str | None] = []
         self.saves: list[int] = []
         self.on_finished: Callable[[Outcome], None] = lambda outcome: None
 
@@ -205,6 +206,9 @@ class Diary(ServerWatcher):
 
     def trouble(self, text: str) -> None:
         self.troubles.append(text)
+
+    def upstream(self, problem: str | None) -> None:
+        self.upstreams.append(problem)
 
     def saved(self, round_number: int, seconds: float) -> None:
         self.saves.append(round_number)

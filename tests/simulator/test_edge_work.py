@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from pocketfed.core.errors import MalformedObject, NoPhonesError, ProgramError
+from pocketfed.core.errors import HomeError, MalformedObject, NoPhonesError, ProgramError, Unreachable
 from pocketfed.core.hyper import Hyper
 from pocketfed.core.modality import Modality
 from pocketfed.core.plan import PhoneStatus, Plan
@@ -19,15 +19,18 @@ from pocketfed.core.wire import (
     read_status,
     weights_to_bytes,
 )
+from pocketfed.mobile_client.flower.agent import Agent
 from pocketfed.mobile_client.flower.task import Task
 from pocketfed.server import rounds as rounds_module
 from pocketfed.server.aggregators import FedAvg
 from pocketfed.server.messages import unpack_instruction
 from pocketfed.server.roster import Roster
 from pocketfed.server.terms import Rounds, Terms
+from pocketfed.simulator.edge import Napping
 from pocketfed.simulator.edge_work import EdgeWork, Stopped
 from tests.server.scripted_grid import LAYOUT, SIZE, ScriptedGrid, adds, fleet, says, silent
 from tests.server.test_rounds import Diary
+from tests.simulator.deployed import Diary as Deployed
 
 START = np.full(SIZE, 10, dtype=np.float32)
 
@@ -118,6 +121,22 @@ def test_what_is_not_for_this_edge_is_refused() -> None:
         work(Task("sing", {}, time.time() + 60))
     with pytest.raises(MalformedObject, match="cannot be read"):
         work(Task("train", {}, time.time() + 60))
+
+
+def test_a_full_disk_is_said_once_and_not_blamed_on_the_server_above() -> None:
+    diary = Deployed()
+    napping = Napping(Roster(), diary, lambda: False)
+    nobody: Any = None
+    agent = Agent(nobody, nobody, nobody, nobody)
+    napping.begin(nobody, nobody, agent)
+    for trouble in (None, HomeError("journal: full"), HomeError("node: full")):
+        agent.trouble = trouble
+        for _ in range(2):
+            napping.nap(0)
+    agent.trouble = Unreachable("gone")
+    napping.nap(0)
+    assert diary.troubles == ["journal: full", "node: full"]
+    assert diary.upstreams == [None, None, "gone"]
 
 
 def test_an_edge_is_the_sum_and_the_least_of_its_phones() -> None:

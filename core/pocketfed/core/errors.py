@@ -13,6 +13,7 @@
     │   ├── KeyFileError           a key or a certificate that is missing, damaged, or readable by others
     │   ├── ServerError            a server that cannot be started, reached, or refuses this phone for good
     │   ├── PolicyError            a file with a phone's policy or state that cannot be used
+    │   ├── HomeError              a phone's home folder cannot be written; a phone that runs waits until it can
     │   ├── MissingPackageError    an optional package that this command needs
     │   ├── NoPhonesError          the phones that a run was promised did not come
     │   ├── ExportError            a network that cannot be turned into a program
@@ -87,6 +88,10 @@ class ServerError(UserError):
 
 class PolicyError(UserError):
     """A file with a phone's policy or state cannot be used; every mistake in it at once."""
+
+
+class HomeError(UserError):
+    """A phone cannot write to its home folder, such as on a full disk; one that runs already waits until it can."""
 
 
 class MissingPackageError(UserError):

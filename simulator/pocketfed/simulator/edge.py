@@ -7,7 +7,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from pocketfed.core.errors import ServerError
+from pocketfed.core.errors import HomeError, PocketfedError, ServerError
 from pocketfed.mobile_client.connection import Retry, trust
 from pocketfed.mobile_client.flower.agent import Agent, Pace
 from pocketfed.mobile_client.flower.calls import Caller
@@ -89,7 +89,7 @@ def serve_edge(
     Raises:
         ConfigError: the configuration is not one for a tree.
         ServerError: the address cannot be listened at, or the server above refuses this edge for good.
-        PolicyError, KeyFileError: the home cannot be used.
+        PolicyError, KeyFileError, HomeError: the home cannot be used.
     """
     config, rounds = run.config, rounds_of(run.config, run.bundle)
     check_tree(config, rounds)
@@ -118,12 +118,12 @@ def serve_edge(
         ready(stack.enter_context(Serving(app, place.host, place.port, place.tls)).url)
         stack.callback(_end, fleet)
         above = Above(caller)
-        membership = Membership(above, home.node, HEARTBEAT)
+        membership, journal = Membership(above, home.node, HEARTBEAT), Journal(home.journal)
         while not stopping():
             try:
                 grid = FleetGrid(fleet, stopping=stopping)
                 work = EdgeWork(key.number, rounds, roster, grid, everyone, stopping)
-                agent = Agent(above, membership, Journal(home.journal), work, pace, napping.nap)
+                agent = Agent(above, membership, journal, work, pace, napping.nap)
                 napping.begin(grid, work, agent)
                 napping.until(lambda: len(roster.eligible()) >= rounds.terms.minimum, rounds.terms.minimum)
                 agent.run()
@@ -149,6 +149,7 @@ class Napping:
         self._grid: FleetGrid | None = None
         self._work: EdgeWork | None = None
         self._agent: Agent | None = None
+        self._told: HomeError | None = None
 
     def begin(self, grid: FleetGrid, work: EdgeWork, agent: Agent) -> None:
         """From here on, with these."""
@@ -165,7 +166,7 @@ class Napping:
         until = time.monotonic() + seconds
         while True:
             self._look()
-            self._watcher.upstream(self._agent.trouble or None if self._agent else None)
+            self._tell(self._agent.trouble if self._agent else None)
             if (left := until - time.monotonic()) <= 0:
                 return
             time.sleep(min(LOOK, left))
@@ -178,6 +179,14 @@ class Napping:
                 return
             self._watcher.waiting(len(self._roster.eligible()), needed)
             time.sleep(LOOK)
+
+    def _tell(self, trouble: PocketfedError | None) -> None:
+        """Why there is no going on: this server's own disk, which is said once, or the server above."""
+        if not isinstance(trouble, HomeError):
+            self._watcher.upstream(None if trouble is None else str(trouble))
+        elif trouble is not self._told:
+            self._told = trouble
+            self._watcher.trouble(str(trouble))
 
     def _look(self) -> None:
         if self._stopping():

@@ -1,15 +1,19 @@
 """The agent at a real SuperLink: a round, and every way in which either side may be gone for a while."""
 
 import logging
+import os
 import time
+from collections import Counter
 from collections.abc import Callable
 from datetime import timedelta
+from errno import ENOSPC
 from pathlib import Path
 from typing import Any
 
 import httpx
 import pytest
 
+from pocketfed.core.atomic import write_atomically
 from pocketfed.core.errors import CallRefused, Declined, ProgramError, Unreachable
 from pocketfed.core.wire import DECLINED, FAILED
 from pocketfed.mobile_client.flower.agent import MAX_REFUSALS, MAX_TRIES, Pace
@@ -318,6 +322,54 @@ def test_a_damaged_journal_costs_its_work_only(
     assert Journal(journal).load() is None
 
 
+def test_a_full_disk_is_waited_for_and_nothing_that_came_is_lost(
+    superlink: SuperLink, start: Start, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Each file of the home is refused twice: the node's id, the journal's states, the count of tries."""
+    refused = Counter[str]()
+
+    def write(path: Path, content: bytes) -> None:
+        refused[path.name] += 1
+        if refused[path.name] <= 2:
+            raise OSError(ENOSPC, os.strerror(ENOSPC))
+        write_atomically(path, content)
+
+    for module in ("journal", "membership"):
+        monkeypatch.setattr(f"pocketfed.mobile_client.flower.{module}.write_atomically", write)
+    phone, questions = start(superlink.url), list[str]()
+
+    def sleep(seconds: float) -> None:
+        phone.slept.append(seconds)
+        assert len(phone.slept) < 20
+        if phone.agent.node is not None and not questions:
+            questions.append(superlink.ask(phone.agent.node, ITEMS))
+
+    phone.agent._sleep = sleep
+    phone.agent.run(answers=1)
+    assert content(superlink, questions[0]) == ITEMS
+    assert phone.wire.calls.count("push-messages") == 1
+    assert phone.wire.calls.count("pull-object") == 2
+    assert min(refused[name] for name in ("node.json", "pulled", "received", "tries", "built")) == 3
+    assert caplog.text.count("journal cannot be written (No space left on device); make room there") == 1
+
+
+def test_a_phone_on_a_full_disk_can_still_be_ended(
+    superlink: SuperLink, start: Start, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def interrupt(task: Task) -> Any:
+        def full(path: Path, content: bytes) -> None:
+            raise OSError(ENOSPC, os.strerror(ENOSPC))
+
+        monkeypatch.setattr("pocketfed.mobile_client.flower.journal.write_atomically", full)
+        raise KeyboardInterrupt
+
+    phone = start(superlink.url, interrupt)
+    phone.agent.step()
+    superlink.ask(phone.agent.node or 0, ITEMS)
+    with pytest.raises(KeyboardInterrupt):
+        phone.agent.run()
+
+
 def test_run_answers_and_ends_waiting_longer_while_idle(superlink: SuperLink, start: Start) -> None:
     phone = start(superlink.url)
     phone.agent.step()
@@ -357,7 +409,7 @@ def test_trouble_is_told_once_and_its_end_too(
     with pytest.raises(Crash):
         phone.agent.run()
     assert caplog.text.count("cannot be reached") == 1
-    assert caplog.text.count("the server is there again") == 1
+    assert caplog.text.count("this is over: ") == 1
 
 
 def test_the_pace_grows_from_half_a_second_to_half_a_minute() -> None:

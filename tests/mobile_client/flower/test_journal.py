@@ -6,6 +6,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from pocketfed.core.errors import HomeError
 from pocketfed.mobile_client.flower.journal import Entry, Journal, State, _read, _write
 
 ENTRY = Entry(State.BUILT, b"head", (b"one", b"", b"three"))
@@ -53,6 +54,30 @@ def test_tries_are_counted_per_message(tmp_path: Path) -> None:
     assert journal.tries == 0
     (tmp_path / "tries").write_bytes(b"many")
     assert journal.tries == 0
+
+
+def test_what_the_disk_refuses_is_kept_in_memory_and_written_by_the_next_look(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(path: Path, content: bytes) -> None:
+        raise OSError(28, "No space left on device")
+
+    journal = Journal(tmp_path)
+    journal.save(Entry(State.RECEIVED, b"asked"))
+    with monkeypatch.context() as patch:
+        patch.setattr("pocketfed.mobile_client.flower.journal.write_atomically", full)
+        for attempt in (lambda: journal.save(ENTRY), journal.load, lambda: setattr(journal, "tries", 1)):
+            with pytest.raises(HomeError, match=f"{tmp_path} cannot be written .No space left"):
+                attempt()
+    assert Journal(tmp_path).load() == Entry(State.RECEIVED, b"asked")  # to which a crash would come back
+    assert journal.load() == ENTRY
+    assert Journal(tmp_path).load() == ENTRY
+    with monkeypatch.context() as patch:
+        patch.setattr("pocketfed.mobile_client.flower.journal.write_atomically", full)
+        with pytest.raises(HomeError):
+            journal.save(ENTRY)
+    journal.clear()
+    assert journal.load() is None
 
 
 @settings(deadline=None)

@@ -5,9 +5,17 @@ import random
 import threading
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 
-from pocketfed.core.errors import CallRefused, Declined, MalformedObject, PocketfedError, Unreachable
+from pocketfed.core.errors import (
+    CallRefused,
+    Declined,
+    HomeError,
+    MalformedObject,
+    PocketfedError,
+    Unreachable,
+)
 from pocketfed.core.wire import DECLINED, FAILED
 from pocketfed.mobile_client.flower.fleet import Fleet
 from pocketfed.mobile_client.flower.journal import Entry, Journal, State
@@ -71,7 +79,7 @@ class Agent:
         """
         self.node: int | None = None
         self.answered = 0  # messages, queries not counted
-        self.trouble = ""  # why the server cannot be asked at the moment
+        self.trouble: PocketfedError | None = None  # why there is no going on at the moment
         self._at_work = False  # whether what the journal holds has been begun by this very process
         self._refusals = 0
         self._fleet, self._membership, self._journal = fleet, membership, journal
@@ -79,6 +87,8 @@ class Agent:
 
     def run(self, answers: int | None = None) -> None:
         """Work until so many messages are answered, or for ever. May be ended by an exception at any moment.
+
+        A server that does not answer is waited for, and so is a disk that takes nothing.
 
         Raises:
             ServerError: the server refuses this phone for good.
@@ -93,16 +103,16 @@ class Agent:
             while answers is None or self.answered < answers:
                 try:
                     idle = 0 if self.step() else idle + 1
-                    if self.trouble:
-                        log.info("the server is there again")
-                    self.trouble = ""
+                    if self.trouble is not None:
+                        log.info("going on; this is over: %s", self.trouble)
+                    self.trouble = None
                     if not idle:
                         continue
-                except (Unreachable, CallRefused) as error:
+                except (Unreachable, CallRefused, HomeError) as error:
                     idle += 1
-                    if str(error) != self.trouble:
+                    if str(error) != str(self.trouble):
                         log.warning("%s; trying again", error)
-                    self.trouble = str(error)
+                        self.trouble = error
                 self._sleep(self._pace.wait(idle - 1))
         finally:
             stop.set()
@@ -113,6 +123,7 @@ class Agent:
 
         Raises:
             Unreachable, CallRefused: not now; what has been begun is in the journal.
+            HomeError: the disk does not take what has come or been done; it is in memory, and goes there first.
             ServerError: the server refuses this phone for good.
         """
         if self.node is None:
@@ -189,7 +200,8 @@ class Agent:
         try:
             content = self._outcome(question, entry, tries)
         except (KeyboardInterrupt, SystemExit):
-            self._journal.tries = tries - 1  # ended on purpose, which says nothing against the work
+            with suppress(HomeError):
+                self._journal.tries = tries - 1  # ended on purpose, which says nothing against the work
             raise
         return self._build(node, question, content, time.monotonic() - began)
 

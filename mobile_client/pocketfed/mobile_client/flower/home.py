@@ -16,7 +16,7 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from pocketfed.core.errors import PolicyError
+from pocketfed.core.errors import HomeError, PolicyError
 from pocketfed.core.exclusive import exclusive
 
 
@@ -81,3 +81,22 @@ def open_home(folder: Path) -> Iterator[Home]:
         except OSError as error:
             raise PolicyError(f"the home folder {folder} cannot be used ({error.strerror})") from error
         yield Home(folder)
+
+
+@contextmanager
+def writing(place: Path) -> Iterator[None]:
+    """Say of a disk that is full, or a folder that is not ours, what to do.
+
+    Args:
+        place: what is written inside.
+
+    Raises:
+        HomeError: it could not be.
+    """
+    try:
+        yield
+    except OSError as error:
+        reason = error.strerror or error
+        raise HomeError(
+            f"{place} cannot be written ({reason}); make room there, or let this user write there"
+        ) from error

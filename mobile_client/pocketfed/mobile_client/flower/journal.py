@@ -3,7 +3,8 @@
     pulled ──► received ──► built ──► accepted ──► (empty)
 
 There is one file, named after the state; it is replaced in one step, and its content is hashed. A file that is damaged
-is set aside as `damaged` and the phone goes on without it.
+is set aside as `damaged` and the phone goes on without it. What a full disk does not take is kept in memory until it
+does, and nothing else is done meanwhile.
 """
 
 import hashlib
@@ -16,6 +17,7 @@ from enum import StrEnum
 from pathlib import Path
 
 from pocketfed.core.atomic import write_atomically
+from pocketfed.mobile_client.flower.home import writing
 
 FORMAT = 1
 MAX_BYTES = 2**30
@@ -58,16 +60,27 @@ class Entry:
 
 
 class Journal:
-    """A folder with at most one entry. Only one process may use it at a time."""
+    """A folder with at most one entry. Only one process may use it at a time.
+
+    Everything that changes it raises `HomeError` if the disk does not let it, and may be called again then.
+    """
 
     def __init__(self, folder: Path) -> None:
-        folder.mkdir(parents=True, exist_ok=True)
         self._folder = folder
-        for leftover in folder.glob(".*"):  # of a write that a crash cut short
-            leftover.unlink()
+        self._unsaved: Entry | None = None
+        with writing(folder):
+            folder.mkdir(parents=True, exist_ok=True)
+            for leftover in folder.glob(".*"):  # of a write that a crash cut short
+                leftover.unlink()
 
     def load(self) -> Entry | None:
-        """The entry, if there is one."""
+        """The entry, if there is one; if it could not be saved yet, it is now.
+
+        Raises:
+            HomeError: it still cannot be.
+        """
+        if self._unsaved is not None:
+            return self.save(self._unsaved)
         for state in reversed(State):
             path = self._folder / state
             if not path.exists():
@@ -76,27 +89,38 @@ class Journal:
                 return Entry(state, *_read(path))
             except (OSError, ValueError, KeyError, TypeError) as error:
                 log.warning("the journal %s is damaged (%s); its work is lost, the file is kept", path, error)
-                os.replace(path, self._folder / DAMAGED)
+                with writing(self._folder):
+                    os.replace(path, self._folder / DAMAGED)
         return None
 
     def save(self, entry: Entry) -> Entry:
-        """Put an entry in place of the one before it."""
-        write_atomically(self._folder / entry.state, _write([entry.head, *entry.objects]))
-        self._leave_only(entry.state)
-        if entry.state is State.PULLED:
-            (self._folder / TRIES).unlink(missing_ok=True)
+        """Put an entry in place of the one before it.
+
+        Raises:
+            HomeError: it cannot be written. It is kept in memory, and `load` tries again.
+        """
+        self._unsaved = entry
+        with writing(self._folder):
+            write_atomically(self._folder / entry.state, _write([entry.head, *entry.objects]))
+            self._leave_only(entry.state)
+            if entry.state is State.PULLED:
+                (self._folder / TRIES).unlink(missing_ok=True)
+        self._unsaved = None
         return entry
 
     def accept(self, entry: Entry) -> Entry:
         """Note that the server takes the answer; costs no rewriting."""
         if entry.state is not State.ACCEPTED:
-            os.replace(self._folder / State.BUILT, self._folder / State.ACCEPTED)
+            with writing(self._folder):
+                os.replace(self._folder / State.BUILT, self._folder / State.ACCEPTED)
         return Entry(State.ACCEPTED, entry.head, entry.objects)
 
     def clear(self) -> None:
         """Forget the entry: its work is done, or has become pointless."""
-        self._leave_only(None)
-        (self._folder / TRIES).unlink(missing_ok=True)
+        self._unsaved = None
+        with writing(self._folder):
+            self._leave_only(None)
+            (self._folder / TRIES).unlink(missing_ok=True)
 
     @property
     def tries(self) -> int:
@@ -108,11 +132,13 @@ class Journal:
 
     @tries.setter
     def tries(self, count: int) -> None:
-        write_atomically(self._folder / TRIES, str(count).encode())
+        with writing(self._folder):
+            write_atomically(self._folder / TRIES, str(count).encode())
 
     def set_aside(self, entry: Entry) -> None:
         """Keep an entry that makes no sense for a person to look at, and go on without it."""
-        os.replace(self._folder / entry.state, self._folder / DAMAGED)
+        with writing(self._folder):
+            os.replace(self._folder / entry.state, self._folder / DAMAGED)
         self.clear()
 
     def _leave_only(self, kept: State | None) -> None:

@@ -77,14 +77,17 @@ def load_or_create_key(path: Path) -> PhoneKey:
     """The key in a file of mode 600; a new one on P-256 if there is no file. Its public half lies beside it, `.pub`.
 
     Raises:
-        KeyFileError: the file is readable by others, or holds no such key.
+        KeyFileError: the file is readable by others, or holds no such key, or none can be written.
     """
     if not path.exists():
         _create(path)
     key = load_key(path)
     public = path.with_suffix(".pub")
     if not public.exists():
-        write_atomically(public, f"{key.public_openssh}\n".encode())
+        try:
+            write_atomically(public, f"{key.public_openssh}\n".encode())
+        except OSError as error:
+            raise KeyFileError(f"no key can be written to {public} ({error.strerror})") from error
     return key
 
 

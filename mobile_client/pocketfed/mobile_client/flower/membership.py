@@ -11,6 +11,7 @@ from pathlib import Path
 from pocketfed.core.atomic import write_atomically
 from pocketfed.core.errors import CallRefused, MalformedObject, ServerError, Unreachable
 from pocketfed.mobile_client.flower.fleet import Fleet
+from pocketfed.mobile_client.flower.home import writing
 
 KEY_IN_USE, REGISTRATION_CLOSED, NOT_ACTIVATED = 23, 2001, 2004
 """Error codes of Flower."""
@@ -43,14 +44,18 @@ class Membership:
         self._fleet, self._path, self._monotonic = fleet, path, monotonic
         self._maybe_online = False
         self._refused_since: float | None = None
+        self._unsaved: int | None = None
 
     def join(self) -> int:
         """Go online; the node's id, the same as before if the server still knows it.
 
         Raises:
             Unreachable: not now.
+            HomeError: the node's id cannot be written down. It is kept in memory, and the next call tries that first.
             ServerError: the server does not know this phone, and does not take phones that nobody has enrolled.
         """
+        if self._unsaved is not None:
+            self._remember(self._unsaved)
         known = self._remembered()
         node = self._activate() or (self._resume(known) if known else None) or self._register()
         self._maybe_online, self._refused_since = False, None
@@ -127,7 +132,10 @@ class Membership:
             return None
 
     def _remember(self, node: int) -> None:
-        write_atomically(self._path, json.dumps({"node": node}).encode())
+        self._unsaved = node
+        with writing(self._path):
+            write_atomically(self._path, json.dumps({"node": node}).encode())
+        self._unsaved = None
 
 
 def keep_alive(beat: Callable[[], None], interval: float, stop: threading.Event) -> None:

@@ -70,8 +70,12 @@ class Participation:
             key: of the phone.
             gate: says when it may train.
             threads: on how many threads a bundle's program runs.
+
+        Raises:
+            HomeError: the home cannot be written.
         """
         self._terms, self._home, self._key, self._gate, self._threads = terms, home, key, gate, threads
+        self._journal = Journal(home.journal)  # one for all bundles: it may hold what the disk does not take
         self._answered = 0
 
     @property
@@ -103,7 +107,7 @@ class Participation:
         with Caller(terms.server, self._key, verify=terms.verify, max_answer=largest) as caller:
             fleet = Fleet(caller)
             member = Membership(fleet, home.node, terms.heartbeat)
-            agent = Agent(fleet, member, Journal(home.journal), work, sleep=nap)
+            agent = Agent(fleet, member, self._journal, work, sleep=nap)
             try:
                 agent.run(None if terms.rounds is None else terms.rounds - self._answered)
             finally:
