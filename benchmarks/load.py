@@ -31,7 +31,7 @@ from pocketfed.core.plan import PhoneStatus, Update
 from pocketfed.core.wire import INSTRUCTION, STATUS, UPDATE, read_instruction, status_items, update_items
 from pocketfed.mobile_client.connection import trust
 from pocketfed.mobile_client.flower.agent import Agent, Pace
-from pocketfed.mobile_client.flower.calls import Caller
+from pocketfed.mobile_client.flower.calls import Caller, Reply
 from pocketfed.mobile_client.flower.fleet import Fleet
 from pocketfed.mobile_client.flower.journal import Journal
 from pocketfed.mobile_client.flower.key import PhoneKey
@@ -77,21 +77,21 @@ class TimedCaller(Caller):
         super().__init__(*arguments, **options)
         self._tally = tally
 
-    def _send(self, name: str, body: bytes) -> tuple[int, str | None, bytes]:
+    def _send(self, name: str, body: bytes) -> Reply:
         if self._tally.over:
             sys.exit()  # this phone's thread
         began = time.perf_counter()
         try:
-            status, date, content = super()._send(name, body)
+            reply = super()._send(name, body)
         except Exception as error:
             if not self._tally.over:
                 self._tally.statuses[f"{name}: {type(error).__name__}"] += 1
             raise
-        idle = name == "pull-messages" and not content
+        idle = name == "pull-messages" and not reply.content
         self._tally.seconds[IDLE if idle else name].append(time.perf_counter() - began)
-        if status != 200:
-            self._tally.statuses[f"{name}: {status}"] += 1
-        return status, date, content
+        if reply.status != 200:
+            self._tally.statuses[f"{name}: {reply.status}"] += 1
+        return reply
 
 
 class Instant:

@@ -2,7 +2,7 @@
 
 import re
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from datetime import UTC, datetime, timedelta
 from email.utils import format_datetime
 from pathlib import Path
@@ -109,15 +109,36 @@ def test_any_error_body_is_read(content: bytes) -> None:
 def test_the_clock_goes_by_the_server_only_where_that_matters() -> None:
     clock = ServerClock(lambda: 1_000_000.0)
     date = datetime.fromtimestamp(1_000_600, UTC)
-    assert not clock.correct(None)
-    assert not clock.correct("yesterday")
-    assert not clock.correct(format_datetime(date - timedelta(seconds=598), usegmt=True))
+    came = clock.here()
+    assert not clock.correct(None, came)
+    assert not clock.correct("yesterday", came)
+    assert not clock.correct(format_datetime(date - timedelta(seconds=598), usegmt=True), came)
     assert clock.now() == 1_000_000.0
-    assert clock.correct(format_datetime(date, usegmt=True))
+    assert clock.correct(format_datetime(date, usegmt=True), came)
+    assert clock.here() == came == 1_000_000.0
     assert (clock.now(), clock.local(1_000_600.0)) == (1_000_600.0, 1_000_000.0)
     later = format_datetime(date + timedelta(seconds=20), usegmt=True)
-    assert not clock.correct(later, COARSE_TOLERANCE)
-    assert not clock.correct(format_datetime(date, usegmt=True))  # a refusal has another reason then
+    assert not clock.correct(later, came, COARSE_TOLERANCE)
+    assert not clock.correct(format_datetime(date, usegmt=True), came)  # a refusal has another reason then
+
+
+def test_a_slow_download_is_no_wrong_clock() -> None:
+    now = 1_000_000.0
+
+    class Slow(httpx.SyncByteStream):
+        def __iter__(self) -> Iterator[bytes]:
+            nonlocal now
+            now += 45.0
+            yield b""
+
+    def respond(request: httpx.Request) -> httpx.Response:
+        date = format_datetime(datetime.fromtimestamp(now, UTC), usegmt=True)
+        return httpx.Response(200, headers={"date": date}, stream=Slow())
+
+    clock = ServerClock(lambda: now)
+    with Caller("http://phone.test", KEY, clock, transport=httpx.MockTransport(respond)) as made:
+        assert Fleet(made).pull_object(1, 1, "x") is None
+    assert (now, clock.offset) == (1_000_045.0, 0.0)
 
 
 @pytest.mark.parametrize("minutes", [-10, 10])

@@ -7,7 +7,7 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from types import TracebackType
 from typing import Any, Self
 
@@ -24,6 +24,23 @@ MAX_ERROR = 4096
 """Bytes of an error that are read."""
 
 log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Reply:
+    """What a server said, as it came.
+
+    Attributes:
+        status: of HTTP.
+        date: the header.
+        came: when the headers did, by this phone's own clock; the content may have taken minutes more.
+        content: of a success all of it, of an error the beginning.
+    """
+
+    status: int
+    date: str | None
+    came: float
+    content: bytes
 
 
 class Caller:
@@ -84,31 +101,33 @@ class Caller:
         body = request.SerializeToString()
 
         def attempt() -> Any:
-            status, date, content = self._send(name, body)
-            if self._clock_was_wrong(status, date):
-                status, _, content = self._send(name, body)
-            if status in TRY_AGAIN:
-                raise TryAgain(f"{self.server} answers {name} with HTTP {status}")
-            return self._answer(name, status, content, response)
+            reply = self._send(name, body)
+            if self._clock_was_wrong(reply):
+                reply = self._send(name, body)
+            if reply.status in TRY_AGAIN:
+                raise TryAgain(f"{self.server} answers {name} with HTTP {reply.status}")
+            return self._answer(name, reply.status, reply.content, response)
 
         retry = replace(self._retry, tries=tries or self._retry.tries)
         return persist(attempt, self.server, retry, self._sleep)
 
-    def _clock_was_wrong(self, status: int, date: str | None) -> bool:
+    def _clock_was_wrong(self, reply: Reply) -> bool:
         """Whether a refusal may have come from this phone's clock, which goes by the server's from now on."""
-        refused = status == 401
-        corrected = self.clock.correct(date, TOLERANCE if refused else COARSE_TOLERANCE)
+        refused = reply.status == 401
+        tolerance = TOLERANCE if refused else COARSE_TOLERANCE
+        corrected = self.clock.correct(reply.date, reply.came, tolerance)
         if corrected:
             log.warning("this phone's clock is %+.0f s off; going by the server's", -self.clock.offset)
         return refused and corrected
 
-    def _send(self, name: str, body: bytes) -> tuple[int, str | None, bytes]:
+    def _send(self, name: str, body: bytes) -> Reply:
         headers = self.key.headers(self.clock.now())
         headers |= {"content-type": MEDIA_TYPE, "accept": MEDIA_TYPE, "accept-encoding": "identity"}
         with self._lock:
             self.count[name] += 1
         url = f"{self.server}/v1/fleet/{name}"
         with self._client.stream("POST", url, content=body, headers=headers) as response:
+            came = self.clock.here()
             limit = self._max_answer if response.status_code == 200 else MAX_ERROR
             content = bytearray()
             for piece in response.iter_raw():
@@ -117,7 +136,7 @@ class Caller:
                     if response.status_code == 200:
                         raise MalformedObject(f"{name} is answered with more than {limit} bytes")
                     break
-            return response.status_code, response.headers.get("date"), bytes(content)
+            return Reply(response.status_code, response.headers.get("date"), came, bytes(content))
 
     def _answer(self, name: str, status: int, content: bytes, response: Any) -> Any:
         if status == 200:

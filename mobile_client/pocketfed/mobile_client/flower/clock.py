@@ -22,20 +22,29 @@ class ServerClock:
         """Seconds since 1970 by the server's clock."""
         return self._now() + self.offset
 
+    def here(self) -> float:
+        """Seconds since 1970 by this phone's own clock, whatever the server's says."""
+        return self._now()
+
     def local(self, moment: float) -> float:
         """A moment of the server's clock on this phone's."""
         return moment - self.offset
 
-    def correct(self, date: str | None, tolerance: float = TOLERANCE) -> bool:
-        """Go by a `Date` header that came just now, if it contradicts this clock; whether it did.
+    def correct(self, date: str | None, came: float, tolerance: float = TOLERANCE) -> bool:
+        """Go by a `Date` header, if it contradicts this clock; whether it did.
 
         The header lags behind by up to two seconds, which is the harmless direction: a server refuses signatures from
         the future at once, from the past only after minutes.
+
+        Args:
+            date: the header; None if there was none.
+            came: when it did, before the content that it stands above; seconds since 1970 by `here`.
+            tolerance: seconds that are no contradiction.
         """
         if date is None:
             return False
         try:
-            measured = parsedate_to_datetime(date).timestamp() - self._now()
+            measured = parsedate_to_datetime(date).timestamp() - came
         except (ValueError, OverflowError):
             return False
         if abs(measured - self.offset) < tolerance:
