@@ -8,6 +8,7 @@ import pytest
 
 from pocketfed.core.errors import HomeError, MalformedObject, NoPhonesError, ProgramError, Unreachable
 from pocketfed.core.hyper import Hyper
+from pocketfed.core.layout import Layout, Role, Slice
 from pocketfed.core.modality import Modality
 from pocketfed.core.plan import PhoneStatus, Plan
 from pocketfed.core.wire import (
@@ -22,12 +23,12 @@ from pocketfed.core.wire import (
 from pocketfed.mobile_client.flower.agent import Agent
 from pocketfed.mobile_client.flower.task import Task
 from pocketfed.server import rounds as rounds_module
-from pocketfed.server.aggregators import FedAvg
+from pocketfed.server.aggregators import FedAvg, fold_bytes
 from pocketfed.server.messages import unpack_instruction
 from pocketfed.server.roster import Roster
 from pocketfed.server.terms import Rounds, Terms
 from pocketfed.simulator.edge import Napping
-from pocketfed.simulator.edge_work import EdgeWork, Stopped
+from pocketfed.simulator.edge_work import EdgeWork, Stopped, upload_seconds
 from tests.server.scripted_grid import LAYOUT, SIZE, ScriptedGrid, adds, fleet, says, silent
 from tests.server.test_rounds import Diary
 from tests.simulator.deployed import Diary as Deployed
@@ -70,9 +71,20 @@ def test_phones_get_the_plan_of_the_parent_and_less_time_than_the_edge_has() -> 
     asked = unpack_instruction(grid.sent[0])
     assert (asked.plan.round, asked.plan.seed, asked.plan.hyper.learning_rate) == (5, 3, 0.5)
     assert asked.plan.epochs == {Modality.SOUND: 2}
-    assert 50 < grid.sent[0].metadata.ttl <= 60  # not twice as much: late answers are of other weights
+    assert (
+        30 < grid.sent[0].metadata.ttl <= 40
+    )  # the fold may wait 20 s for a place; late answers do not count
+    work(train(seconds=8.0))
+    assert 3 < grid.sent[-1].metadata.ttl <= 4
     work(train(seconds=6000.0))
     assert grid.sent[-1].metadata.ttl == 600  # its own deadline
+
+
+def test_a_large_fold_gets_the_time_that_it_takes_to_travel_up() -> None:
+    small, large = (FedAvg(), LAYOUT), (FedAvg(), Layout((Slice("w", (5_000_000,), Role.BACKBONE, 0),)))
+    assert [fold_bytes(*of) for of in (small, large)] == [8 * (8 + 1), 8 * 5_000_001]
+    assert upload_seconds(fold_bytes(*large), left=600.0) == pytest.approx(20 + 40, abs=0.01)
+    assert upload_seconds(fold_bytes(*large), left=60.0) == 30.0
 
 
 def test_too_few_answers_are_an_honest_failure() -> None:

@@ -6,7 +6,7 @@ from fastapi import FastAPI
 
 from pocketfed.core.bundle import Bundle
 from pocketfed.core.layout import Layout
-from pocketfed.server.aggregators import Aggregator, sums_of
+from pocketfed.server.aggregators import Aggregator, fold_bytes
 from pocketfed.server.flower_private import Fleet
 from pocketfed.server.offering import FILES, bundle_routes
 from pocketfed.server.turns import Turns
@@ -28,8 +28,7 @@ LARGE = ("/v1/fleet/pull-object", UPLOAD)
 
 def largest_answer(rule: Aggregator[Any], layout: Layout) -> int:
     """Bytes of the largest honest answer: a phone's float32 weights, or an edge's float64 sums where the rule has any."""
-    sums = sums_of(rule, layout) or 0
-    return ENVELOPE + max(4 * layout.size, 8 * sums * (layout.size + len(layout.slices)))
+    return ENVELOPE + max(4 * layout.size, fold_bytes(rule, layout))
 
 
 def application(

@@ -22,15 +22,18 @@ from pocketfed.core.wire import (
 from pocketfed.mobile_client.flower.objects import Records
 from pocketfed.mobile_client.flower.task import Task
 from pocketfed.mobile_client.flower.work import QUERY, TRAIN
-from pocketfed.server.aggregators import Broadcast
+from pocketfed.server.aggregators import Broadcast, fold_bytes
 from pocketfed.server.exchange import Clock, exchange
-from pocketfed.server.flower_private import DatabaseError, GivenUp
+from pocketfed.server.flower_private import WAIT_FOR_A_PLACE, DatabaseError, GivenUp
 from pocketfed.server.fold import Fold
 from pocketfed.server.history import History
 from pocketfed.server.outcome import RoundWatcher, reasons_of
 from pocketfed.server.roster import Roster, version_of
 from pocketfed.server.rounds import wait_for_phones
 from pocketfed.server.terms import Rounds, sample_cohort
+
+UPLOAD_RATE = 1_000_000
+"""Bytes a second at which a fold is taken to travel up, which is slow: one that comes late does not count."""
 
 log = logging.getLogger(__name__)
 
@@ -110,7 +113,7 @@ class EdgeWork:
         )
 
     def _round(self, instruction: Instruction, until: float) -> Fold:
-        """One attempt; phones may be waited for in the first half of the time."""
+        """One attempt; phones may be waited for in the first half of the time, and the end of it is for the upload."""
         plan = instruction.plan
         travel = replace(self._rounds.travel, roles=instruction.roles, up=instruction.wanted)
         layout = self._rounds.layout.part(travel.roles)
@@ -129,9 +132,9 @@ class EdgeWork:
         clock = Clock()
         with clock.phase("waiting"):
             eligible = self._phones(until)
-        terms = replace(
-            self._rounds.terms, deadline=min(self._rounds.terms.deadline, _left(until)), late="refuse"
-        )
+        left = _left(until)
+        left -= upload_seconds(fold_bytes(self._rounds.aggregator, layout), left)
+        terms = replace(self._rounds.terms, deadline=min(self._rounds.terms.deadline, left), late="refuse")
         rounds = replace(self._rounds, plan=lambda number: plan, seed=plan.seed, terms=terms, travel=travel)
         wanted, cohort = sample_cohort(list(eligible), terms, plan.seed, plan.round, attempt)
         self._watcher.begun(plan.round, attempt, cohort, len(eligible))
@@ -158,6 +161,16 @@ class EdgeWork:
         if eligible is None:
             raise Stopped
         return eligible
+
+
+def upload_seconds(size: int, left: float) -> float:
+    """Seconds to keep for sending a fold up: half of what is left at most, or phones had none.
+
+    Args:
+        size: bytes of the fold.
+        left: seconds until it must have arrived.
+    """
+    return min(left / 2, WAIT_FOR_A_PLACE + size / UPLOAD_RATE)
 
 
 def _left(until: float) -> float:

@@ -14,7 +14,7 @@ from pocketfed.server.aggregators.room import check_room
 from pocketfed.server.aggregators.server_optimisers import FedAdagrad, FedAdam, FedAvgM, FedYogi
 from pocketfed.server.aggregators.stack import Stack
 from pocketfed.server.aggregators.sums import Sums
-from pocketfed.server.aggregators.tree import check_is_sum, factors_of, identity, sums_of
+from pocketfed.server.aggregators.tree import check_is_sum, factors_of, fold_bytes, identity, sums_of
 from pocketfed.server.aggregators.trimmed_mean import TrimmedMean
 
 register("fedavg", FedAvg)
@@ -52,6 +52,7 @@ __all__ = [
     "check_is_sum",
     "check_room",
     "factors_of",
+    "fold_bytes",
     "identity",
     "register",
     "sums_of",

@@ -39,6 +39,11 @@ def sums_of(rule: Aggregator[Any], layout: Layout) -> int | None:
     return len(state.total) if isinstance(state, Sums) else None
 
 
+def fold_bytes(rule: Aggregator[Any], layout: Layout) -> int:
+    """Bytes of the float64 sums that an edge server sends up; 0 of a rule that is no sum."""
+    return 8 * (sums_of(rule, layout) or 0) * (layout.size + len(layout.slices))
+
+
 def check_is_sum(name: str, rule: Aggregator[Any], layout: Layout) -> None:
     """Whether a rule can be used in a tree.
 
