@@ -78,7 +78,7 @@ class Serving:
             self._socket = socket.create_server((host, port), family=family, backlog=1024)
         except (OSError, OverflowError) as error:
             raise ServerError(
-                f"cannot listen at {host}:{port} ({error}); choose another --host or --port"
+                f"cannot listen at {authority(host, port)} ({error}); choose another --host or --port"
             ) from error
         self.port: int = self._socket.getsockname()[1]
         self._scheme, self._host = ("https" if tls else "http"), host
@@ -108,8 +108,8 @@ class Serving:
     @property
     def url(self) -> str:
         """Where it can be reached from this machine."""
-        host = {"0.0.0.0": "127.0.0.1", "::": "[::1]"}.get(self._host, self._host)
-        return f"{self._scheme}://{host}:{self.port}"
+        host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(self._host, self._host)
+        return f"{self._scheme}://{authority(host, self.port)}"
 
     def __enter__(self) -> Self:
         self._thread.start()
@@ -126,3 +126,8 @@ class Serving:
         self._server.should_exit = True
         self._thread.join(2 * STOP_WITHIN)
         self._socket.close()
+
+
+def authority(host: str, port: int) -> str:
+    """Host and port as they stand in an address: colons of IPv6 are in brackets."""
+    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
