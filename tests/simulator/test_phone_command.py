@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 from rich.console import Console
 
+from pocketfed.core.errors import HomeError
 from pocketfed.core.hyper import Hyper
 from pocketfed.core.layout import Layout, Role, Slice
 from pocketfed.core.modality import Modality
@@ -186,3 +187,19 @@ def test_what_a_server_says_cannot_take_over_the_terminal(tmp_path: Path) -> Non
     for text in (console.file.getvalue(), (tmp_path / "log").read_text()):  # type: ignore[attr-defined]
         assert "it says [red]\ufffd[2J\ufffdINFO all is well" in text
         assert "\x1b" not in text
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="only Linux has a disk that is always full")
+def test_a_log_that_the_disk_does_not_take_is_on_the_terminal_only(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    output = io.StringIO()
+    with show_log(Console(file=output), Path("/dev/full")) as log:
+        log.info("online")
+    assert output.getvalue().endswith("online\n")
+    assert capsys.readouterr().err == ""  # where logging puts tracebacks of its own
+    with (
+        pytest.raises(HomeError, match="nowhere/log cannot be written"),
+        show_log(Console(file=output), tmp_path / "nowhere" / "log"),
+    ):
+        pass
