@@ -12,7 +12,6 @@ train.pte              the learning step of each modality
 import hashlib
 import json
 import os
-import re
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from functools import cached_property
@@ -259,11 +258,6 @@ def read_release(content: bytes, origin: Path | str) -> Release:
             f"the {MANIFEST} of {origin} names no {missing[0]}, so this is no whole bundle; make it anew"
         )
     return release
-
-
-def is_bundle_id(value: object) -> bool:
-    """Whether something from outside can be the id of a bundle: a SHA-256 in lower-case hex."""
-    return isinstance(value, str) and re.fullmatch("[0-9a-f]{64}", value) is not None
 
 
 def read_manifest(folder: Path, trusted: VerifyingKey | None = None) -> bytes:

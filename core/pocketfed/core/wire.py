@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pocketfed.core.blend import Blend, BlendRule
-from pocketfed.core.bundle import is_bundle_id
+from pocketfed.core.bundle_id import is_bundle_id
 from pocketfed.core.formats import Format, Packed
 from pocketfed.core.hyper import HYPER, Hyper
 from pocketfed.core.modality import Modality

@@ -19,7 +19,8 @@ from pathlib import Path
 
 from pocketfed.core.acceptance import Installed
 from pocketfed.core.atomic import write_atomically
-from pocketfed.core.bundle import MANIFEST, SIGNATURE, Bundle, Release, is_bundle_id, read_bundle
+from pocketfed.core.bundle import MANIFEST, SIGNATURE, Bundle, Release, read_bundle
+from pocketfed.core.bundle_id import is_bundle_id
 from pocketfed.core.errors import BundleError, ProgramError
 from pocketfed.core.signing import VerifyingKey
 

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from pocketfed.core.bundle import is_bundle_id
+from pocketfed.core.bundle_id import is_bundle_id
 from pocketfed.core.errors import UpdateRejected
 from pocketfed.core.part import Part
 from pocketfed.server.aggregators import Aggregator, Broadcast, Sums, factors_of, identity
