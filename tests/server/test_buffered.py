@@ -227,6 +227,12 @@ def test_below_the_quorum_a_round_begins_anew_and_in_the_end_the_run_stops() -> 
     assert len(diary.abandonments) == 3
 
 
+def test_a_quorum_is_met_exactly_whatever_its_product_is_rounded_to() -> None:
+    phones = {n: adds(1) if n < 7 else says("no memory", 2) for n in range(25)}
+    outcomes, _ = play(fleet(phones), Buffered(25, 25, Staleness(5)), 1, Terms(quorum=0.28))  # 0.28 * 25 > 7
+    assert [outcome.phones for outcome in outcomes] == [7]
+
+
 def test_without_phones_it_waits_no_longer_than_its_patience() -> None:
     with pytest.raises(NoPhonesError, match="1 of 4 phones came"):
         play(fleet({0: adds(1)}), Buffered(4, 4, Staleness(5)), 1, Terms(quorum=1.0, patience=0.0))

@@ -94,6 +94,12 @@ def test_a_round_ends_when_as_many_as_wanted_have_answered() -> None:
     assert diary.outcomes[0].failures == (), "who was not needed has not failed"
 
 
+def test_a_quorum_is_met_exactly_whatever_its_product_is_rounded_to() -> None:
+    grid = fleet({n: adds(1) if n < 7 else silent for n in range(25)})
+    diary, _ = play(grid, Terms(quorum=0.28))  # 0.28 * 25 > 7
+    assert diary.outcomes[0].phones == 7
+
+
 def test_below_the_quorum_the_round_begins_anew_with_other_phones() -> None:
     grid = fleet(dict.fromkeys(range(10), adds(1)))
     grid.online = set(grid.train)

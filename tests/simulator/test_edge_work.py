@@ -100,6 +100,11 @@ def test_too_few_answers_are_an_honest_failure() -> None:
         lax(train())
 
 
+def test_a_quorum_is_met_exactly_whatever_its_product_is_rounded_to() -> None:
+    work, _ = edge(fleet({n: adds(1) if n < 7 else silent for n in range(25)}), quorum=0.28)  # 0.28 * 25 > 7
+    assert read_part(work(train())[FOLD]).updates == 7
+
+
 def test_phones_are_waited_for_in_half_of_the_time(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(rounds_module, "LOOK", 0.01)
     work, _ = edge(fleet({0: adds(1)}), minimum=2)

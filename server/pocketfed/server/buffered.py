@@ -11,7 +11,6 @@ there are updates enough for the quorum; else it is begun anew.
 """
 
 import functools
-import math
 from collections.abc import Callable, Iterable
 from dataclasses import replace
 
@@ -30,6 +29,7 @@ from pocketfed.server.messages import pack_instruction
 from pocketfed.server.outcome import Failure, Kind, Outcome, RoundWatcher, reasons_of
 from pocketfed.server.roster import Roster
 from pocketfed.server.rounds import one_by_one, wait_for_phones
+from pocketfed.server.share import share_of
 from pocketfed.server.terms import Rounds
 
 
@@ -82,7 +82,7 @@ def _until_it_counts(
 ) -> Outcome | None:
     """One round, begun anew as long as too few phones answer; None if the server is to stop."""
     assert rounds.buffered is not None
-    enough = math.ceil(rounds.terms.quorum * rounds.buffered.updates)
+    enough = share_of(rounds.buffered.updates, rounds.terms.quorum)
     terms = replace(rounds.terms, minimum=max(rounds.terms.minimum, enough))
     failures: tuple[Failure, ...] = ()
     attempts = Attempts(terms)

@@ -8,7 +8,6 @@ The loop is ours and not `flwr.serverapp.strategy.Strategy.start`: that one wait
 knows no quorum and cannot end a round before its deadline. Messages and the grid are Flower's.
 """
 
-import math
 import time
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
@@ -22,6 +21,7 @@ from pocketfed.server.exchange import Clock, exchange
 from pocketfed.server.history import History
 from pocketfed.server.outcome import Failure, Outcome, RoundWatcher, reasons_of
 from pocketfed.server.roster import Roster
+from pocketfed.server.share import share_of
 from pocketfed.server.terms import Rounds, Terms, sample_cohort
 
 LOOK = 0.5
@@ -108,7 +108,7 @@ def _until_it_counts(
         fold = exchange(grid, rounds, roster, begun, history, nodes, wanted, clock, watcher)
         if fold.fresh < wanted and stopping():
             return None  # its phones will be asked again
-        needed = math.ceil(rounds.terms.quorum * wanted)
+        needed = share_of(wanted, rounds.terms.quorum)
         if fold.fresh >= needed:
             return fold.outcome(len(cohort), clock.seconds, clock.phases, attempt)
         failures = fold.failures

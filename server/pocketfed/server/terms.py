@@ -1,6 +1,5 @@
 """What the server decides for a run: the rule, the plan, and when a round begins and ends."""
 
-import math
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any, Literal
@@ -11,6 +10,7 @@ from pocketfed.core.randomness import generator
 from pocketfed.core.travel import Travel
 from pocketfed.server.aggregators import Aggregator, Broadcast, GlobalModel
 from pocketfed.server.guard import Guard
+from pocketfed.server.share import share_of
 from pocketfed.server.staleness import Staleness
 
 
@@ -112,8 +112,8 @@ def sample_cohort(
 
     They are drawn anew each round and attempt without replacement, at least one, more by the over-selection.
     """
-    wanted = max(1, math.ceil(round(len(phones) * terms.participation, 9)))
-    size = min(len(phones), math.ceil(round(wanted * (1 + terms.over_selection), 9)))
+    wanted = max(1, share_of(len(phones), terms.participation))
+    size = min(len(phones), share_of(wanted, 1 + terms.over_selection))
     key = (round_number, attempt) if attempt else (round_number,)
     chosen = generator(seed, "cohort", *key).choice(sorted(phones), size=size, replace=False)
     return wanted, sorted(int(phone) for phone in chosen)

@@ -1,7 +1,6 @@
 """What a parent's tasks mean on an edge server: a round with its own phones, answered with their fold."""
 
 import logging
-import math
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import replace
@@ -30,6 +29,7 @@ from pocketfed.server.history import History
 from pocketfed.server.outcome import RoundWatcher, reasons_of
 from pocketfed.server.roster import Roster, version_of
 from pocketfed.server.rounds import wait_for_phones
+from pocketfed.server.share import share_of
 from pocketfed.server.terms import Rounds, sample_cohort
 
 UPLOAD_RATE = 1_000_000
@@ -144,7 +144,7 @@ class EdgeWork:
         fold = exchange(self._grid, rounds, self._roster, begun, history, nodes, wanted, clock, self._watcher)
         if fold.fresh < wanted and self._stopping():
             raise Stopped
-        needed = max(1, math.ceil(terms.quorum * wanted))
+        needed = max(1, share_of(wanted, terms.quorum))
         if fold.fresh < needed:
             self._watcher.abandoned(plan.round, attempt, fold.failures)
             reasons = reasons_of(fold.failures, longest=200)

@@ -24,6 +24,7 @@ from pocketfed.server.checkpoint import Checkpoint, save_checkpoint
 from pocketfed.server.guard import Guard
 from pocketfed.server.outcome import Outcome, RoundWatcher
 from pocketfed.server.roster import Roster
+from pocketfed.server.share import share_of
 from pocketfed.server.terms import Rounds, Terms
 from pocketfed.simulator import run_folder
 from pocketfed.simulator.best import keep_best
@@ -85,7 +86,7 @@ def simulate(config: Config, out: Path, watcher: Watcher, resume: bool = False) 
     splits = load_captures(config)
     task = task_of(config, list(splits))
     aggregator = build_aggregator(config.aggregator, config.aggregation)
-    check_room(aggregator, math.ceil(round(config.fleet.phones * config.fleet.participation, 9)), task.layout)
+    check_room(aggregator, share_of(config.fleet.phones, config.fleet.participation), task.layout)
     fleet = deal({modality: split.train for modality, split in splits.items()}, config.fleet, config.seed)
     if not resume:
         folder = run_folder.create(out, config)

@@ -7,7 +7,6 @@ many that one, or two of an even number, remain, which is the median. Running st
 merging: see `stack`.
 """
 
-import math
 from dataclasses import dataclass
 from typing import Annotated
 
@@ -16,6 +15,7 @@ from numpy.typing import NDArray
 from pydantic import Field
 
 from pocketfed.server.aggregators.stack import KeepsAll, Stack
+from pocketfed.server.share import share_of
 
 
 def mean_of_middle(stack: Stack, left_out: int) -> NDArray[np.float32]:
@@ -40,5 +40,5 @@ class TrimmedMean(KeepsAll):
 
     def combine(self, stack: Stack) -> NDArray[np.float32]:
         """See `KeepsAll`."""
-        wanted = math.ceil(round(self.trim * stack.updates, 9))
+        wanted = share_of(stack.updates, self.trim)
         return mean_of_middle(stack, min(wanted, (stack.updates - 1) // 2))
