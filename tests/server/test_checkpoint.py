@@ -1,6 +1,7 @@
 """Checkpoints come back whole, and a bad one is named."""
 
 import dataclasses
+import os
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,7 @@ from pocketfed.core.layout import Layout, Role, Slice
 from pocketfed.core.modality import Modality
 from pocketfed.core.plan import PhoneStatus
 from pocketfed.server.checkpoint import (
+    DAMAGED,
     Checkpoint,
     load_checkpoint,
     newest,
@@ -25,6 +27,7 @@ from pocketfed.server.checkpoint import (
     recover,
     save_checkpoint,
     saved_rounds,
+    set_aside,
 )
 
 LAYOUT = Layout((Slice("backbone.w", (2, 3), Role.BACKBONE, 0),))
@@ -94,15 +97,16 @@ def test_a_file_without_a_hash_is_an_older_one(tmp_path: Path) -> None:
 
 
 def test_the_newest_that_is_whole_is_recovered_and_the_others_are_named(tmp_path: Path) -> None:
-    assert recover(tmp_path) == (None, [])
+    assert recover(tmp_path) == (None, {})
     for number in range(4):
         save_checkpoint(tmp_path, checkpoint(number))
     for number in (2, 3):
         path_of(tmp_path, number).write_bytes(b"")
-    found, problems = recover(tmp_path)
+    found, damaged = recover(tmp_path)
     assert found is not None
     assert found.round == 1
-    assert ["round-00003" in problems[0], "round-00002" in problems[1]] == [True, True]
+    assert list(damaged) == [path_of(tmp_path, 3), path_of(tmp_path, 2)]
+    assert all(str(path) in problem for path, problem in damaged.items())
     for number in (0, 1):
         path_of(tmp_path, number).write_bytes(b"")
     with pytest.raises(RunFolderError, match=r"no checkpoint .*round-00003"):
@@ -118,6 +122,55 @@ def test_pruning_keeps_the_untrained_one_and_the_last(tmp_path: Path) -> None:
     assert not list(tmp_path.glob(".*"))
     prune(tmp_path, 9)
     assert len(saved_rounds(tmp_path)) == 4
+
+
+def numbers(folder: Path, ending: str = "") -> list[int]:
+    return [int(path.name[6:11]) for path in saved_rounds(folder, ending)]
+
+
+def test_what_is_set_aside_stands_for_no_round_and_is_bounded_too(tmp_path: Path) -> None:
+    for number in range(8):
+        save_checkpoint(tmp_path, checkpoint(number))
+    for number in (5, 6, 7):
+        path_of(tmp_path, number).write_bytes(b"%d" % number)
+    told = set_aside(recover(tmp_path)[1])
+    assert ["round-00007.safetensors.damaged" in told[0], "round-00005.safetensors.damaged" in told[2]] == [
+        True
+    ] * 2
+    assert (numbers(tmp_path), numbers(tmp_path, DAMAGED)) == ([0, 1, 2, 3, 4], [5, 6, 7])
+    assert recover(tmp_path)[1] == {}
+    prune(tmp_path, 1)  # as where the disk is full
+    assert (numbers(tmp_path), numbers(tmp_path, DAMAGED)) == ([0, 4], [7])
+    save_checkpoint(tmp_path, checkpoint(5))
+    prune(tmp_path, 1)
+    assert numbers(tmp_path) == [0, 5]
+    path_of(tmp_path, 5).write_bytes(b"5")
+    set_aside(recover(tmp_path)[1])
+    assert numbers(tmp_path, DAMAGED) == [5, 7]
+
+
+def test_a_process_that_is_killed_while_it_sets_aside_goes_on_with_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for number in range(4):
+        save_checkpoint(tmp_path, checkpoint(number))
+    for number in (2, 3):
+        path_of(tmp_path, number).write_bytes(b"")
+
+    def refusing(source: Path, target: Path) -> None:
+        if source == path_of(tmp_path, 2):
+            raise OSError(30, "Read-only file system")
+        source.rename(target)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "replace", refusing)
+        with pytest.raises(RunFolderError, match=r"round-00002.* cannot be renamed \(Read-only"):
+            set_aside(recover(tmp_path)[1])
+    found, damaged = recover(tmp_path)
+    assert found is not None
+    assert (found.round, list(damaged)) == (1, [path_of(tmp_path, 2)])
+    set_aside(damaged)
+    assert numbers(tmp_path) == [0, 1]
 
 
 @pytest.mark.parametrize("content", [b"", b"\x08\x00\x00\x00\x00\x00\x00\x00nonsense"])

@@ -319,6 +319,43 @@ def test_the_checkpoint_before_a_damaged_one_is_used(
     assert [record["round"] for record in read_metrics(run.folder, 9)] == [0, 1, 2]
 
 
+def damage(state: Path, round_number: int) -> None:
+    path_of(state / "checkpoints", round_number).write_bytes(b"")
+
+
+def test_a_full_disk_after_a_damaged_checkpoint_leaves_the_one_that_the_run_goes_on_from(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made, state = bundle(tmp_path / "bundle", settings(9)), tmp_path / "state"
+    keeper = Keeper(open_run(state, made, None, None, silent), Roster(), Diary())
+    for number in range(1, 8):
+        keeper.finished(outcome(number))
+    damage(state, 7)
+    again = Keeper(open_run(state, made, None, None, silent), Roster(), Diary())
+    full(monkeypatch, "round-")
+    for number in (7, 8):
+        again.finished(outcome(number))
+        assert rounds_in(state) == [0, 6]
+    run = open_run(state, made, None, None, silent)
+    assert (run.last.round, run.problems) == (6, ())
+
+
+def test_rounds_after_a_damaged_checkpoint_with_a_higher_number_are_kept(tmp_path: Path) -> None:
+    made, state = bundle(tmp_path / "bundle", settings(9, keep_checkpoints=1)), tmp_path / "state"
+    keeper = Keeper(open_run(state, made, None, None, silent), Roster(), Diary())
+    for number in range(1, 6):
+        keeper.finished(outcome(number))
+    damage(state, 5)
+    run = open_run(state, made, None, None, silent)
+    assert run.last.round == 0
+    again = Keeper(run, Roster(), Diary())
+    for number in (1, 2):
+        again.finished(outcome(number))
+        assert rounds_in(state) == [0, number]
+        assert open_run(state, made, None, None, silent).last.round == number
+    assert (state / "checkpoints" / f"{path_of(state, 5).name}{checkpoints.DAMAGED}").is_file()
+
+
 def test_a_damaged_checkpoint_is_said_and_the_run_goes_on_to_the_same_weights(tmp_path: Path) -> None:
     made, state = bundle(tmp_path / "bundle", settings(3)), tmp_path / "state"
     with fleet(tmp_path) as phones:

@@ -22,7 +22,7 @@ from pocketfed.core.learning_step import methods, step_name
 from pocketfed.core.learning_task import LearningTask, initial_weights
 from pocketfed.core.modality import Modality
 from pocketfed.mobile_client.runtime import ExecutorchRuntime, TorchRuntime
-from pocketfed.server.checkpoint import load_checkpoint, path_of
+from pocketfed.server.checkpoint import DAMAGED, load_checkpoint, path_of
 from pocketfed.simulator import run_folder
 from pocketfed.simulator.config import Config, build_config, read_toml, to_toml
 from pocketfed.simulator.program import load_runtime, save_program, task_of
@@ -94,6 +94,8 @@ def test_resuming_after_any_round_gives_the_same_run_bit_for_bit(finished: Path,
         shutil.copytree(finished, copy)
         for number in range(last + 1, 3):
             path_of(copy / "checkpoints", number).unlink()
+        damaged = path_of(copy / "checkpoints", 3)
+        damaged.write_bytes(b"a round that was not to be")
         if (
             last == 1
         ):  # stopped between a checkpoint and its line in the metrics, in the middle of another line
@@ -101,6 +103,7 @@ def test_resuming_after_any_round_gives_the_same_run_bit_for_bit(finished: Path,
             (copy / "metrics.jsonl").write_text(lines[0] + lines[1][:20])
         simulate(small(), copy, Silent(), resume=True)
         assert np.array_equal(weights_of(copy), weights_of(finished))
+        assert [damaged.exists(), damaged.with_name(damaged.name + DAMAGED).exists()] == [False, True]
         again = run_folder.read_metrics(run_folder.RunFolder(copy), 9)
         clock = {"seconds": 0, "phases": {}}
         assert [{**r, **clock} for r in again] == [{**r, **clock} for r in whole]

@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import os
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -23,6 +24,9 @@ from pocketfed.server.aggregators import GlobalModel, Memory
 FORMAT = "1"
 WEIGHTS, MEMORY = "weights", "memory."
 """Names of tensors; the rule's own follow the prefix."""
+
+DAMAGED = ".damaged"
+"""Behind the name of a checkpoint that was set aside."""
 
 
 @dataclass(frozen=True)
@@ -132,10 +136,11 @@ def load_checkpoint(path: Path) -> Checkpoint:
     return Checkpoint(round_number, seed, weights, layout, record, statuses, memory)
 
 
-def saved_rounds(folder: Path) -> list[Path]:
-    """The checkpoints of a folder, the oldest first."""
-    found = [path for path in folder.glob("round-*.safetensors") if re.fullmatch(r"round-\d+", path.stem)]
-    return sorted(found, key=lambda path: int(path.stem.removeprefix("round-")))
+def saved_rounds(folder: Path, ending: str = "") -> list[Path]:
+    """The checkpoints of a folder, the oldest first; or the files that have `ending` behind such a name."""
+    name = re.compile(rf"round-(\d+)\.safetensors{re.escape(ending)}")
+    found = [(int(match[1]), path) for path in folder.glob("round-*") if (match := name.fullmatch(path.name))]
+    return [path for _, path in sorted(found)]
 
 
 def newest(folder: Path) -> Path | None:
@@ -144,27 +149,52 @@ def newest(folder: Path) -> Path | None:
     return found[-1] if found else None
 
 
-def recover(folder: Path) -> tuple[Checkpoint | None, list[str]]:
-    """The newest checkpoint that can be read, and what is wrong with those after it.
+def recover(folder: Path) -> tuple[Checkpoint | None, dict[Path, str]]:
+    """The newest checkpoint that can be read, and those after it with what is wrong with each, the newest first.
 
     Raises:
         RunFolderError: there are checkpoints, and none of them can be read.
     """
-    problems: list[str] = []
+    damaged: dict[Path, str] = {}
     for path in reversed(saved_rounds(folder)):
         try:
-            return load_checkpoint(path), problems
+            return load_checkpoint(path), damaged
         except RunFolderError as error:
-            problems.append(str(error))
-    if problems:
-        raise RunFolderError(f"no checkpoint in {folder} can be read, so begin anew elsewhere: {problems[0]}")
-    return None, []
+            damaged[path] = str(error)
+    if damaged:
+        problem = next(iter(damaged.values()))
+        raise RunFolderError(f"no checkpoint in {folder} can be read, so begin anew elsewhere: {problem}")
+    return None, {}
+
+
+def set_aside(damaged: Mapping[Path, str]) -> list[str]:
+    """Rename what `recover` could not read; what was wrong with each file, and its name now.
+
+    For whoever goes on with the run: a damaged file must not stand for a round any more, or it would be kept in the
+    place of a good one. If the process is killed in between, the rest is found damaged once more.
+
+    Raises:
+        RunFolderError: one of them cannot be renamed.
+    """
+    told = []
+    for path, problem in damaged.items():
+        aside = path.with_name(path.name + DAMAGED)
+        try:
+            os.replace(path, aside)
+        except OSError as error:
+            raise RunFolderError(
+                f"{problem}, and it cannot be renamed ({error.strerror}); move it elsewhere to go on without it"
+            ) from error
+        told.append(f"{problem}; it is kept as {aside.name}")
+    return told
 
 
 def prune(folder: Path, keep: int) -> None:
     """Remove all checkpoints but round 0, which runs are compared with, and the last `keep` ones.
 
-    What a process that was killed while it wrote has left behind goes too, so nobody else may be writing here.
+    Of those that were set aside as many are kept. What a process that was killed while it wrote has left behind goes
+    too, so nobody else may be writing here.
     """
-    for path in (*saved_rounds(folder)[1:-keep], *folder.glob(".round-*")):
+    old = (*saved_rounds(folder)[1:-keep], *saved_rounds(folder, DAMAGED)[:-keep])
+    for path in (*old, *folder.glob(".round-*")):
         path.unlink(missing_ok=True)

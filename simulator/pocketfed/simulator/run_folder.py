@@ -11,7 +11,7 @@ from typing import Any
 
 from pocketfed.core.atomic import write_atomically
 from pocketfed.core.errors import ConfigError, RunFolderError
-from pocketfed.server.checkpoint import Checkpoint, load_checkpoint, path_of, recover
+from pocketfed.server.checkpoint import Checkpoint, load_checkpoint, path_of, recover, set_aside
 from pocketfed.server.outcome import Outcome
 from pocketfed.simulator.config import Config, build_config, read_toml, to_toml
 
@@ -128,21 +128,22 @@ def find(path: Path) -> RunFolder:
 
 
 def reopen(
-    path: Path, tell: Callable[[str], None] = log.warning
+    path: Path, tell: Callable[[str], None] = log.warning, going_on: bool = False
 ) -> tuple[RunFolder, Config, Checkpoint | None]:
-    """A run folder to go on with: its configuration and its last finished round, None if not even round 0 is.
+    """A run folder as it is: its configuration and its last finished round, None if not even round 0 is.
 
     Args:
         path: of the folder.
         tell: is told of damaged checkpoints, in place of which the one before is used.
+        going_on: whether the run goes on from there; damaged checkpoints are then set aside.
 
     Raises:
         RunFolderError: it is no run folder, or one of another version, or none of its checkpoints can be read.
     """
     folder = find(path)
     config = read_config(folder)
-    last, problems = recover(folder.checkpoints)
-    for problem in problems:
+    last, damaged = recover(folder.checkpoints)
+    for problem in set_aside(damaged) if going_on else damaged.values():
         tell(f"a checkpoint is damaged, the one before is used: {problem}")
     return folder, config, last
 

@@ -8,7 +8,7 @@ from pathlib import Path
 from pocketfed.core.bundle import MANIFEST, Bundle, copy_bundle, read_bundle
 from pocketfed.core.errors import ConfigError, RunFolderError
 from pocketfed.core.exclusive import exclusive
-from pocketfed.server.checkpoint import Checkpoint, recover, save_checkpoint
+from pocketfed.server.checkpoint import Checkpoint, recover, save_checkpoint, set_aside
 from pocketfed.server.outcome import Outcome
 from pocketfed.simulator import run_folder
 from pocketfed.simulator.bundles import config_of, open_bundle, spec_of
@@ -29,7 +29,7 @@ class Run:
         config: of the run.
         bundle: what phones learn.
         last: the newest checkpoint; round 0 holds the weights that the bundle came with.
-        problems: checkpoints that could not be read, newest first.
+        problems: checkpoints that could not be read and were set aside, newest first.
     """
 
     folder: RunFolder
@@ -120,12 +120,12 @@ def _go_on(folder: RunFolder, bundle: Path, config: Config | None, rounds: int |
     if chosen.exchange.travels != begun.exchange.travels:
         now, then = (", ".join(one.exchange.travels) for one in (chosen, begun))
         raise ConfigError([f"exchange.travels: the run was begun with {then} (got {now})"])
-    last, problems = recover(folder.checkpoints)
+    last, damaged = recover(folder.checkpoints)
     if last is None or last.layout != found.read_layout():
         raise RunFolderError(f"{state} has no checkpoint of its bundle; choose another --state, or empty it")
     check_privacy(chosen, state, last.round, deployed=True)
     run_folder.begin(folder, chosen)
-    return Run(folder, chosen, found, last, tuple(problems))
+    return Run(folder, chosen, found, last, tuple(set_aside(damaged)))
 
 
 def _later(found: Bundle, given: Bundle) -> Bundle:

@@ -76,7 +76,7 @@ def simulate(config: Config, out: Path, watcher: Watcher, resume: bool = False) 
     """
     last: Checkpoint | None = None
     if resume:
-        folder, config, last = run_folder.reopen(out, watcher.note)
+        folder, config, last = run_folder.reopen(out, watcher.note, going_on=True)
         for litter in out.glob(".work-*"):  # of a run that was killed
             shutil.rmtree(litter, ignore_errors=True)
     behind = last.round if last else 0
