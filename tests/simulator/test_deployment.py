@@ -28,7 +28,7 @@ from pocketfed.server.flower_private import DatabaseError, Fleet
 from pocketfed.server.outcome import Kind, Outcome
 from pocketfed.server.roster import Roster
 from pocketfed.server.watch.snapshot import Stage
-from pocketfed.simulator import deployment, run_folder
+from pocketfed.simulator import deployment, metrics_file, run_folder
 from pocketfed.simulator.config import ExchangeConfig
 from pocketfed.simulator.keeper import Keeper
 from pocketfed.simulator.run_folder import RunFolder, read_metrics
@@ -89,7 +89,7 @@ class Crash(BaseException):
 
 
 def crash_at(write: int, monkeypatch: pytest.MonkeyPatch, after: bool) -> None:
-    """Die before or after the write with this number, from 0; a write that began leaves its temporary file."""
+    """Die in or after the write with this number, from 0; one that began leaves a temporary file, or half a line."""
     count = 0
 
     def dying(path: Path, content: bytes, mode: int = 0o644) -> None:
@@ -102,8 +102,20 @@ def crash_at(write: int, monkeypatch: pytest.MonkeyPatch, after: bool) -> None:
         if count - 1 == write:
             raise Crash
 
+    def tearing(path: Path, size: int, content: bytes) -> int:
+        nonlocal count
+        count += 1
+        dies = count - 1 == write
+        end = atomic.append_durably(
+            path, size, content if after or not dies else content[: len(content) // 2]
+        )
+        if dies:
+            raise Crash
+        return end
+
     for module in (core_bundle, checkpoints, run_folder):
         monkeypatch.setattr(module, "write_atomically", dying)
+    monkeypatch.setattr(metrics_file, "append_durably", tearing)
 
 
 @pytest.mark.parametrize("after", [False, True])
@@ -160,7 +172,7 @@ def test_a_crash_at_any_write_of_a_round_costs_no_other_round(
     reached = 2 if (write, after) == (0, False) else 3
     assert (run.last.round, run.problems) == (reached, ())
     again = Keeper(run, Roster(), Diary())
-    assert [record["round"] for record in again.records] == list(range(reached + 1))
+    assert [record["round"] for record in again.records()] == list(range(reached + 1))
     # Also on disk, since no round may follow.
     assert [record["round"] for record in read_metrics(run.folder, 9)] == list(range(reached + 1))
     again.finished(outcome(reached + 1))

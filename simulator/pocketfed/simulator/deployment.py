@@ -140,8 +140,8 @@ def serve(
     known = {node: s for node, s in run.last.statuses.items() if not s.edge or allowed(node)}
     roster = Roster(requirements_of(config, bundle), statuses=known, may_be_edge=allowed)
     keeper = Keeper(run, roster, watcher)
-    scoreboard.restore(keeper.records)
-    metrics.restore(keeper.records)
+    scoreboard.restore(keeper.records())
+    metrics.restore(keeper.records())
     app = application(fleet, largest, place.enrolled_only, place.page_token, metrics, scoreboard, bundle)
     everyone = Everyone(watcher, keeper)
 

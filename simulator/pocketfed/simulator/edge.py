@@ -26,10 +26,11 @@ from pocketfed.server.serving import Serving
 from pocketfed.server.watch.metrics import Metrics
 from pocketfed.server.watch.scoreboard import Scoreboard
 from pocketfed.server.watch.watcher import Everyone, ServerWatcher
-from pocketfed.simulator import run_folder
 from pocketfed.simulator.deployment import AGAIN, Place, may_be_edge, requirements_of, rounds_of
 from pocketfed.simulator.door import ENVELOPE, application, largest_answer
 from pocketfed.simulator.edge_work import EdgeWork, Stopped
+from pocketfed.simulator.metrics_file import MetricsFile
+from pocketfed.simulator.run_folder import Record, record_of
 from pocketfed.simulator.server_run import Run
 from pocketfed.simulator.tree import check_tree
 
@@ -97,7 +98,7 @@ def serve_edge(
     fleet = Fleet(run.folder.path / DATABASE, largest)
     roster = Roster(requirements_of(config, run.bundle), may_be_edge=may_be_edge(fleet, config))
     history = History(run, watcher)
-    scoreboard.restore(history.records)
+    scoreboard.restore(history.records())
     app = application(fleet, largest, place.enrolled_only, place.page_token, metrics, scoreboard, run.bundle)
     everyone = Everyone(watcher, history)
     with contextlib.ExitStack() as stack:
@@ -203,14 +204,18 @@ class History(ServerWatcher):
 
     def __init__(self, run: Run, watcher: ServerWatcher) -> None:
         self._run, self._watcher = run, watcher
-        self.records = run_folder.read_metrics(run.folder, 2**63)
+        self._metrics = MetricsFile(run.folder, 2**63)
+
+    def records(self) -> list[Record]:
+        """Of all rounds so far, as read from the disk."""
+        return self._metrics.read()
 
     def finished(self, outcome: Outcome) -> None:
         """Write it down; a full disk costs the line and not the round."""
         began = time.monotonic()
-        self.records.append(run_folder.record_of(outcome))
+        self._metrics.add(record_of(outcome))
         try:
-            run_folder.write_metrics(self._run.folder, self.records)
+            self._metrics.write()
         except OSError as error:
             place = self._run.folder.path
             self._watcher.trouble(

@@ -9,7 +9,8 @@ from pocketfed.server.checkpoint import Checkpoint, prune, save_checkpoint
 from pocketfed.server.outcome import Outcome
 from pocketfed.server.roster import Roster
 from pocketfed.server.watch.watcher import ServerWatcher
-from pocketfed.simulator import run_folder
+from pocketfed.simulator.metrics_file import MetricsFile
+from pocketfed.simulator.run_folder import Record, record_of
 from pocketfed.simulator.server_run import Run
 
 FULL = (errno.ENOSPC, errno.EDQUOT)
@@ -28,16 +29,15 @@ class Keeper(ServerWatcher):
         self._run, self._roster, self._watcher = run, roster, watcher
         self.round, self.model = run.last.round, run.last.model
         self.problem: str | None = None
-        self._records = run_folder.read_metrics(run.folder, run.last.round)
-        if not self._records or self._records[-1]["round"] < run.last.round:
-            self._records.append(run.last.record)  # stopped between the checkpoint and the metrics
-            with suppress(OSError):  # it will be tried again after the next round
-                run_folder.write_metrics(run.folder, self._records)
+        self._metrics = MetricsFile(run.folder, run.last.round)
+        if self._metrics.last is None or self._metrics.last < run.last.round:
+            self._metrics.add(run.last.record)  # stopped between the checkpoint and the metrics
+        with suppress(OSError):  # it will be tried again after the next round
+            self._metrics.write()
 
-    @property
-    def records(self) -> list[run_folder.Record]:
-        """Of all rounds so far."""
-        return self._records
+    def records(self) -> list[Record]:
+        """Of all rounds so far, as read from the disk."""
+        return self._metrics.read()
 
     def begun(self, round_number: int, attempt: int, cohort: Sequence[int], present: int) -> None:
         """Tell who is there."""
@@ -51,11 +51,12 @@ class Keeper(ServerWatcher):
         """Persist a round; on a full disk, make room and try again, then leave it to the next round."""
         began = time.monotonic()
         self.round, self.model = outcome.round, outcome.model
-        self._records.append(run_folder.record_of(outcome))
+        record = record_of(outcome)
+        self._metrics.add(record)
         try:
-            self._save(outcome)
+            self._save(outcome, record)
         except OSError as error:
-            if error.errno not in FULL or not self._save_with_less(outcome):
+            if error.errno not in FULL or not self._save_with_less(outcome, record):
                 what = "make room in" if error.errno in FULL else "look after"
                 place = self._run.folder.path
                 self.problem = f"round {outcome.round} is not on disk ({error.strerror}); {what} {place}"
@@ -65,11 +66,11 @@ class Keeper(ServerWatcher):
         self._watcher.saved(outcome.round, time.monotonic() - began)
         self._prune(self._run.config.deployment.keep_checkpoints)
 
-    def _save_with_less(self, outcome: Outcome) -> bool:
+    def _save_with_less(self, outcome: Outcome, record: Record) -> bool:
         """Save once more, after giving up all earlier checkpoints but one; whether it worked."""
         self._prune(1)
         try:
-            self._save(outcome)
+            self._save(outcome, record)
         except OSError:
             return False
         return True
@@ -78,7 +79,7 @@ class Keeper(ServerWatcher):
         with suppress(OSError):  # what cannot be removed is in nobody's way
             prune(self._run.folder.checkpoints, keep)
 
-    def _save(self, outcome: Outcome) -> None:
+    def _save(self, outcome: Outcome, record: Record) -> None:
         save_checkpoint(
             self._run.folder.checkpoints,
             Checkpoint(
@@ -86,9 +87,9 @@ class Keeper(ServerWatcher):
                 self._run.config.seed,
                 outcome.weights,
                 self._run.last.layout,
-                self._records[-1],
+                record,
                 dict(self._roster.statuses),
                 outcome.model.memory,
             ),
         )
-        run_folder.write_metrics(self._run.folder, self._records)
+        self._metrics.write()

@@ -4,7 +4,7 @@ import dataclasses
 import json
 import logging
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -186,23 +186,30 @@ def untrained(folder: RunFolder) -> Checkpoint:
 
 def read_metrics(folder: RunFolder, up_to: int) -> list[Record]:
     """The records of rounds 0 to `up_to`, as far as a crash left whole lines: from the first damaged one on, none."""
-    records = []
-    lines = folder.metrics.read_bytes().splitlines() if folder.metrics.exists() else []
-    for line in lines:
-        try:
-            record = json.loads(line)
-            json.dumps(record, allow_nan=False)  # it will be written again
-        except (ValueError, RecursionError):
-            break
-        if not isinstance(record, dict) or type(record.get("round")) is not int:
-            break
-        if record["round"] <= up_to:
-            records.append(record)
-    return records
+    return [record for record, _ in whole_records(folder) if record["round"] <= up_to]
 
 
-def write_metrics(folder: RunFolder, records: list[Record]) -> None:
-    """Replace all records."""
-    write_atomically(
-        folder.metrics, "".join(json.dumps(record, allow_nan=False) + "\n" for record in records).encode()
-    )
+def whole_records(folder: RunFolder) -> Iterator[tuple[Record, int]]:
+    """The records before the first damaged line, each with the size of the file, in bytes, to the end of its line."""
+    if not folder.metrics.exists():
+        return
+    end = 0
+    with folder.metrics.open("rb") as file:
+        for line in file:
+            end += len(line)
+            record = _record(line)
+            if record is None:
+                return
+            yield record, end
+
+
+def _record(line: bytes) -> Record | None:
+    """A line as it was written, None if it is damaged, or torn: without its end it may be another number."""
+    if not line.endswith(b"\n"):
+        return None
+    try:
+        record = json.loads(line)
+        json.dumps(record, allow_nan=False)  # reports and pages show it
+    except (ValueError, RecursionError):
+        return None
+    return record if isinstance(record, dict) and type(record.get("round")) is int else None

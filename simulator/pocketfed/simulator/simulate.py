@@ -31,6 +31,7 @@ from pocketfed.simulator.best import keep_best
 from pocketfed.simulator.config import Config
 from pocketfed.simulator.engines import build_engine
 from pocketfed.simulator.fleet import Fleet, deal, save_fleet
+from pocketfed.simulator.metrics_file import MetricsFile
 from pocketfed.simulator.plans import buffered_of, plan_of, travel_of
 from pocketfed.simulator.private import check_privacy, last_round, protect
 from pocketfed.simulator.program import save_program, task_of
@@ -212,6 +213,7 @@ class Journal(RoundWatcher):
 
     def open(self, last: Checkpoint | None) -> GlobalModel:
         """Begin at round 0, or go on after the last finished round; the model to begin with."""
+        self._metrics = MetricsFile(self._folder, last.round if last else -1)
         if last is None:
             self._watcher.phase("judging the untrained encoder")
             self._keep(self._record_of(Outcome.untrained(self._model.weights)))
@@ -222,11 +224,11 @@ class Journal(RoundWatcher):
             )
         self._model = last.model
         self.clock.advance(last.record.get("simulated_seconds", 0.0))
-        self._records = run_folder.read_metrics(self._folder, last.round)
+        self._records = self._metrics.read()
         if not self._records or self._records[-1]["round"] < last.round:
             self._note(last.record)  # stopped between the checkpoint and the metrics
         else:
-            run_folder.write_metrics(self._folder, self._records)
+            self._metrics.write()
             keep_best(self._folder.checkpoints, self._records)
         return self._model
 
@@ -303,7 +305,8 @@ class Journal(RoundWatcher):
                 "probe": {str(modality): accuracy.probe for modality, accuracy in judged.items()},
             }
         self._records.append(record)
-        run_folder.write_metrics(self._folder, self._records)
+        self._metrics.add(record)
+        self._metrics.write()
         keep_best(self._folder.checkpoints, self._records)
         self._watcher.finished(record)
 
