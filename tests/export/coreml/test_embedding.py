@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from pocketfed.core.backbones import BACKBONES
 from pocketfed.core.captures import embedded_photos
 from pocketfed.core.errors import ConfigError, ExportError
+from pocketfed.core.head import Head, Trial
 from pocketfed.core.learning_step import embedding
 from pocketfed.core.learning_task import LearningTask, initial_weights, learning_task
 from pocketfed.core.modality import Modality
@@ -22,6 +23,7 @@ from pocketfed.export.coreml.embedding import embedding_package
 from pocketfed.export.inspection import inspect_program
 from pocketfed.export.mil import execute, read_package
 from pocketfed.export.mil.operators import OPERATORS
+from pocketfed.export.mil.package import dtype_of
 
 SIDE = 16
 
@@ -73,6 +75,38 @@ def test_weights_in_fewer_bits(task: LearningTask, tmp_path: Path) -> None:
     assert choose_weights("int8") is Weights.INT8
     with pytest.raises(ConfigError, match="stored as 'int4'; choose one of: float16, int8, palette6"):
         choose_weights("int4")
+
+
+def test_the_backbone_is_in_half_precision_and_the_head_is_not(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """Although both are linear maps. Of one whose bias is zero the converter makes a product with a name of its own."""
+
+    class Linear(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.map = nn.Linear(3, 24)
+            nn.init.zeros_(self.map.bias)
+
+        def forward(self, x: Tensor) -> Tensor:
+            mapped: Tensor = self.map(x.mean((2, 3)))
+            return mapped
+
+    monkeypatch.setitem(BACKBONES, "linear", (Linear, 24))
+    task = learning_task("linear", {Modality.PHOTO: PhotoView(side=SIDE)}, batch=4)
+    rng = np.random.default_rng(0)
+    weight, bias = (rng.random(shape, dtype=np.float32) for shape in ((5, 24), (5,)))
+    head = Head(Modality.PHOTO, tuple("abcde"), weight, bias, "", "", Trial((), (), ()))
+    model = embedding_package(task, initial_weights(task, 0), Modality.PHOTO, [2], head=head)
+    save(model, tmp_path / "c.mlpackage")
+    products = {
+        int(output.type.tensorType.dimensions[1].constant.size): dtype_of(output.type.tensorType)
+        for operation in read_package(tmp_path / "c.mlpackage").block.operations
+        for output in operation.outputs
+        if operation.type in ("matmul", "linear")
+    }
+    assert products == {24: "FLOAT16", 5: "FLOAT32"}
+    assert [path.name for path in (tmp_path / "c.mlpackage").iterdir() if path.is_file()] == ["Manifest.json"]
 
 
 def test_inside_an_executorch_program(task: LearningTask, tmp_path: Path) -> None:

@@ -60,7 +60,7 @@ def zoo() -> nn.Module:
 def model(zoo: nn.Module) -> Any:
     program = exported(zoo, torch.zeros(ROWS, 3, 16, 16))
     shape = ct.TensorType(name="x", shape=(ROWS, 3, 16, 16))
-    return convert(program, [shape], ["y"], half=lambda name: False)
+    return convert(program, [shape], ["y"], half=lambda node: False)
 
 
 @pytest.fixture(scope="module")
@@ -84,7 +84,7 @@ def test_equals_torch(zoo: nn.Module, program: Program) -> None:
 
 def test_half_precision_is_rounded_where_it_is_declared(zoo: nn.Module, tmp_path: Path) -> None:
     shape = ct.TensorType(name="x", shape=(ROWS, 3, 16, 16))
-    save(convert(exported(zoo, photos()), [shape], ["y"], lambda name: True), tmp_path / "h.mlpackage")
+    save(convert(exported(zoo, photos()), [shape], ["y"], lambda node: True), tmp_path / "h.mlpackage")
     program = read_package(tmp_path / "h.mlpackage")
     exact, declared = (
         (execute(program, {"x": photos()}, precision)["y"] - zoo(photos())).abs().max()

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import Tensor, fx, nn
 from torch.export import ExportedProgram
 
 from pocketfed.core.errors import ExportError
@@ -22,6 +22,9 @@ aten = torch.ops.aten
 
 BROKEN_PASSES = {"common::reduce_transposes"}
 """Passes of coremltools 9.0 that break correct graphs: this one exchanges the operands of z @ z^T."""
+
+NUMBERS = "executorch_debug_handle_mapping.json"
+"""A file that the converter lays into a package, for ExecuTorch's profiler: no part of it, and its largest after weights."""
 
 
 def exported(net: nn.Module, example: Tensor, sizes: Any = None) -> ExportedProgram:
@@ -45,7 +48,7 @@ def convert(
     program: ExportedProgram,
     inputs: Sequence[Any],
     outputs: Sequence[str],
-    half: Callable[[str], bool],
+    half: Callable[[fx.Node], bool],
 ) -> Any:
     """An ML program for iOS 17 and later.
 
@@ -53,7 +56,7 @@ def convert(
         program: as `exported` makes it.
         inputs: types of coremltools, in the order of the function's arguments.
         outputs: names, in order; all are float32.
-        half: whether the operator of this name computes in half precision; what is false stays in float32.
+        half: whether a node of the program computes in half precision; what is false stays in float32.
 
     Returns:
         coremltools' model, to be saved by `save`.
@@ -73,7 +76,7 @@ def convert(
                 inputs=list(inputs),
                 outputs=[ct.TensorType(name=name, dtype=np.float32) for name in outputs],
                 minimum_deployment_target=ct.target.iOS17,
-                compute_precision=ct.transform.FP16ComputePrecision(op_selector=lambda op: half(op.name)),
+                compute_precision=ct.transform.FP16ComputePrecision(op_selector=_made_of(program, half)),
                 pass_pipeline=pipeline,
                 skip_model_load=True,
             )
@@ -114,6 +117,7 @@ def save(model: Any, path: Path) -> None:
     """
     with quiet():
         model.save(str(path))
+    (path / NUMBERS).unlink(missing_ok=True)
     manifest = json.loads((path / "Manifest.json").read_text())
     entries, root = manifest["itemInfoEntries"], manifest["rootModelIdentifier"]
     names = {
@@ -122,6 +126,25 @@ def save(model: Any, path: Path) -> None:
     manifest["itemInfoEntries"] = {names[old]: entries[old] for old in sorted(entries, key=names.__getitem__)}
     manifest["rootModelIdentifier"] = names[root]
     (path / "Manifest.json").write_text(json.dumps(manifest, indent=2, sort_keys=True) + "\n")
+
+
+def _made_of(program: ExportedProgram, chosen: Callable[[fx.Node], bool]) -> Callable[[Any], bool]:
+    """Whether an operator of the converted program was made of a node that is chosen.
+
+    Nodes are numbered, and operators carry the numbers from then on; their names say nothing, since one node becomes
+    several operators, most of which the converter names after a counter of its own.
+    """
+    from coremltools.converters.mil.mil.scope import ScopeSource
+
+    nodes = dict(enumerate(program.graph.nodes))
+    for number, node in nodes.items():
+        node.meta["debug_handle"] = number
+
+    def made(operator: Any) -> bool:
+        numbers = operator.scopes.get(ScopeSource.EXIR_DEBUG_HANDLE) or [None]
+        return any(number is not None and chosen(nodes[number]) for number in numbers)
+
+    return made
 
 
 def _know_alias() -> None:

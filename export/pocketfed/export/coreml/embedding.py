@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor, nn
+from torch import Tensor, fx, nn
 from torch.export import ExportedProgram
 
 from pocketfed.core.head import Head
@@ -88,7 +88,7 @@ def embedding_package(
     shape = (3, *capture[:2]) if image else capture
     program = _exported(net, shape, [1] if image else batches)
     output = EMBEDDING if head is None else SCORES
-    model = convert(program, [_input(shape, batches, image)], [output], _in_backbone(program))
+    model = convert(program, [_input(shape, batches, image)], [output], _in_backbone)
     return compressed(model, stored)
 
 
@@ -109,18 +109,7 @@ def _input(shape: tuple[int, ...], batches: Sequence[int], image: bool) -> Any:
     return ct.TensorType(name=CAPTURES, shape=sizes, dtype=np.float32)
 
 
-def _in_backbone(program: ExportedProgram) -> Any:
-    """Whether an operator of the converted program belongs to the backbone.
-
-    The converter names operators after the graph's nodes; those that it makes itself have a suffix.
-    """
-    names = set()
-    for node in program.graph.nodes:
-        stack = node.meta.get("nn_module_stack") or {}
-        if any(path.partition(".")[0] == "backbone" for path, _ in stack.values()):
-            names.add(node.name)
-
-    def belongs(name: str) -> bool:
-        return name in names or any(name.startswith(f"{known}_") for known in names)
-
-    return belongs
+def _in_backbone(node: fx.Node) -> bool:
+    """Whether a node of the exported program computes a part of the backbone."""
+    stack = node.meta.get("nn_module_stack") or {}
+    return any(path.partition(".")[0] == "backbone" for path, _ in stack.values())
