@@ -59,6 +59,15 @@ def test_networks_without_batch_normalisation_and_unknown_ones_are_refused() -> 
         build_backbone("timm:mobilenetv3_smal_050+groupnorm")
 
 
+@pytest.mark.parametrize("name", ["vit_tiny_patch16_224", "coatnet_pico_rw_224"])
+def test_networks_of_one_size_are_refused(name: str) -> None:
+    with pytest.raises(
+        ConfigError,
+        match=rf"^timm:{name} does not take inputs of 64 x 64 pixels \(.+\); choose a network without",
+    ):
+        build_backbone(f"timm:{name}")
+
+
 def test_dropout_is_left_out(monkeypatch: pytest.MonkeyPatch) -> None:
     """In training the same input gives the same features, whatever the network drops by its own settings."""
     import timm

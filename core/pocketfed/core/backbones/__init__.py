@@ -1,8 +1,8 @@
 """The registry of backbones: a name, a function that builds it, and the width of its features.
 
 Adding one is a file beside this one and a line in `BACKBONES`; from outside the package, `register` in a file that
-`plugins` names. `timm:NAME` is any network of timm, untrained, and `timm:NAME+groupnorm` the same without batch
-normalisation. A family's bare name is its size for phones, 0.2 to 2 M parameters; published sizes have a suffix or the
+`plugins` names. `timm:NAME` is a network of timm that takes inputs of any size, untrained, and `timm:NAME+groupnorm` the
+same without batch normalisation. A family's bare name is its size for phones, 0.2 to 2 M parameters; published sizes have a suffix or the
 name under which they are known. Files are imported when asked for.
 """
 
@@ -75,7 +75,7 @@ def build_backbone(name: str) -> tuple[nn.Module, int]:
     """A new backbone and the width of its features.
 
     Raises:
-        ConfigError: no backbone has this name.
+        ConfigError: no backbone has this name, or it is a network of timm that takes inputs of one size only.
     """
     if (problem := unknown_backbone(name)) is not None:
         raise ConfigError([f"{name!r}: {problem}"])

@@ -13,6 +13,8 @@ from pocketfed.core.backbones.group_norms import without_batch_norms
 from pocketfed.core.errors import ConfigError
 
 PREFIX, GROUPED = "timm:", "+groupnorm"
+SIDE = 64
+"""Of the photo on which a network is tried: photos and sounds of every size go through it."""
 
 
 def names() -> list[str]:
@@ -29,7 +31,8 @@ def build(name: str) -> tuple[nn.Module, int]:
         name: of timm, perhaps with `+groupnorm` behind it.
 
     Raises:
-        ConfigError: group normalisation is asked for, and the network has no batch normalisation.
+        ConfigError: group normalisation is asked for, and the network has no batch normalisation; or it does not take
+            inputs of any size.
     """
     import timm
 
@@ -39,10 +42,22 @@ def build(name: str) -> tuple[nn.Module, int]:
         raise ConfigError([f"{bare} has no batch normalisation to replace; leave {GROUPED} out"])
     for part in network.modules():
         _leave_out_chance(part)
+    return network, _features(bare, network)
+
+
+def _features(name: str, network: nn.Module) -> int:
     network.eval()
-    with torch.no_grad():
-        features = network(torch.zeros(1, 3, 64, 64)).shape[1]
-    return network.train(), features
+    try:
+        with torch.no_grad():
+            features = int(network(torch.zeros(1, 3, SIDE, SIDE)).shape[1])
+    except (AssertionError, RuntimeError, ValueError) as error:
+        problem = (
+            f"{PREFIX}{name} does not take inputs of {SIDE} x {SIDE} pixels ({error}); choose a network without a size "
+            "of its own, as most convolutional ones are"
+        )
+        raise ConfigError([problem]) from error
+    network.train()
+    return features
 
 
 def _leave_out_chance(part: nn.Module) -> None:
