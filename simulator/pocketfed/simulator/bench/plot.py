@@ -1,14 +1,32 @@
 """Figures of a benchmark as a picture."""
 
+import io
 from collections.abc import Sequence
 from pathlib import Path
 
+from pocketfed.core.atomic import write_atomically
+from pocketfed.core.errors import ConfigError
 from pocketfed.simulator.bench.run import Row, in_words
 
 
+def check_ending(path: Path) -> None:
+    """Nothing, if matplotlib draws files that end so.
+
+    Raises:
+        ConfigError: it does not; the message has the endings that there are.
+    """
+    from matplotlib.backend_bases import FigureCanvasBase
+
+    known = FigureCanvasBase.get_supported_filetypes()
+    if _ending(path) not in known:
+        raise ConfigError(
+            [f"--plot: {path} has no ending of a picture; end it with one of: .{', .'.join(sorted(known))}"]
+        )
+
+
 def plot(rows: Sequence[Row], title: str, path: Path) -> None:
-    """Bars of the time relative to eager PyTorch, one for each row, with the milliseconds; the file's ending decides
-    the format (png, svg, pdf)."""
+    """Bars of the time relative to eager PyTorch, one for each row, with the milliseconds; the file's ending, one that
+    `check_ending` lets pass, decides the format."""
     from matplotlib.figure import Figure
 
     measured = [row for row in rows if "refused" not in row]
@@ -30,7 +48,13 @@ def plot(rows: Sequence[Row], title: str, path: Path) -> None:
     axes.set_xlabel("time relative to eager PyTorch (left of the line is faster)")
     axes.set_title(title, loc="left", fontsize=11)
     axes.spines[["top", "right"]].set_visible(False)
-    figure.savefig(path, dpi=150)
+    drawn = io.BytesIO()
+    figure.savefig(drawn, format=_ending(path), dpi=150)
+    write_atomically(path, drawn.getvalue())
+
+
+def _ending(path: Path) -> str:
+    return path.suffix.removeprefix(".").lower()
 
 
 def _label(row: Row) -> str:

@@ -53,7 +53,10 @@ def backbones(
         from pocketfed.simulator.bench import machine
         from pocketfed.simulator.bench.show import BenchDisplay
         from pocketfed.simulator.bench.survey import read_surveys, survey, write_surveys
+        from pocketfed.simulator.outputs import make_room
 
+    if measure is not None:
+        make_room(measure, "--measure")
     load_plugins(plugin or [])
     chosen = names or list(PHONES if measure else BACKBONES)
     counted = {name: catalogue.counts(name, side) for name in chosen}

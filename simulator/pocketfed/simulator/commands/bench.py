@@ -69,10 +69,18 @@ def bench(
     console = Console()
     with console.status("starting"):
         # Torch takes seconds to import; --help must not wait for it.
+        from pocketfed.core.atomic import write_atomically
         from pocketfed.simulator.bench import machine, run, show
         from pocketfed.simulator.bench.choose import choose_peers, choose_subject
+        from pocketfed.simulator.bench.plot import check_ending, plot
         from pocketfed.simulator.bench.show import BenchDisplay
+        from pocketfed.simulator.outputs import make_room
 
+    if json_file:
+        make_room(json_file, "--json")
+    if plot_file:
+        check_ending(plot_file)
+        make_room(plot_file, "--plot")
     subject = choose_subject(backbone, bundle, plugin or [], modality or [], optimiser, batch, allow_portable)
     peers = choose_peers(against)
     if machine.is_busy():
@@ -97,10 +105,8 @@ def bench(
             "machine": machine.describe(),
             "results": figures.rows,
         }
-        json_file.write_text(json.dumps(content, indent=2) + "\n")
+        write_atomically(json_file, (json.dumps(content, indent=2) + "\n").encode())
         console.print(f"Figures: {json_file}", soft_wrap=True)
     if plot_file:
-        from pocketfed.simulator.bench.plot import plot
-
         plot(figures.rows, title, plot_file)
         console.print(f"Plot: {plot_file}", soft_wrap=True)

@@ -87,6 +87,7 @@ def bundle(
         from pocketfed.simulator.bundling import Options, build_bundle
         from pocketfed.simulator.classifiers import read_heads
         from pocketfed.simulator.config import build_config, overlay, read_toml
+        from pocketfed.simulator.outputs import make_room
         from pocketfed.simulator.weights import carried_over
 
         problems = []
@@ -101,6 +102,7 @@ def bundle(
         if out.exists() and (not force or not (out / MANIFEST).is_file()):
             way = "choose another folder" if not (out / MANIFEST).is_file() else "add --force to replace it"
             raise BundleError(f"{out} exists; {way}")
+        make_room(out, "--out")
         stored = choose_weights(coreml_weights)
         signer = None if key is None else read_signing_key(key)
         heads = read_heads(head or [])
@@ -123,7 +125,6 @@ def bundle(
             if not console.is_terminal:
                 console.print(what, soft_wrap=True)
 
-        out.parent.mkdir(parents=True, exist_ok=True)
         place = Path(tempfile.mkdtemp(prefix=f".{out.name}.", dir=out.parent))
         try:
             options = Options(

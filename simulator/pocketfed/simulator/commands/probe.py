@@ -59,6 +59,7 @@ def probe(
         from pocketfed.core.modality import Modality
         from pocketfed.core.plugins import load_plugins
         from pocketfed.simulator.bundles import read_model
+        from pocketfed.simulator.outputs import make_room
         from pocketfed.simulator.probing import Labelled, classes_table, probe_model
 
         problems = []
@@ -76,10 +77,10 @@ def probe(
             problems += error.problems
         if problems:
             raise ConfigError(problems)
+        make_room(out, "--out")
         kind = Modality(modality) if modality else Modality.PHOTO if photos else Modality.SOUND
         labelled = Labelled(kind, photos or sounds, seed)
         head = probe_model(read_model(model), labelled, status.update)
-        out.parent.mkdir(parents=True, exist_ok=True)
         save_head(out, head)
     trial = head.trial
     console.print(classes_table(head))

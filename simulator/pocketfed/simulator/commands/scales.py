@@ -55,11 +55,13 @@ def scales(
         from pocketfed.simulator import run_folder
         from pocketfed.simulator.config import read_toml
         from pocketfed.simulator.display import Display
+        from pocketfed.simulator.outputs import make_room
         from pocketfed.simulator.scales import found_scales, search_config
         from pocketfed.simulator.simulate import simulate
 
     if (backbone is None) == (finished is None):
         raise ConfigError(["give --backbone NAME to search, or --from RUN to take what a search has found"])
+    make_room(out, "--out")
     path = finished or run or run_folder.default_path()
     if backbone is not None:
         flags = {
