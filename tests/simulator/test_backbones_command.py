@@ -5,8 +5,10 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from torch import nn
 
-from pocketfed.core.backbones import BACKBONES
+from pocketfed.core.backbones import BACKBONES, PHONES
+from pocketfed.simulator import catalogue
 from pocketfed.simulator.cli import main
 from tests.conftest import Shown
 
@@ -50,6 +52,21 @@ def test_named_ones_come_with_their_rewrites(pocketfed: Callable[..., Shown]) ->
         line.startswith("resnet: ") and "BatchNorm2d: the batch's own statistics" in line for line in lines
     )
     assert pocketfed("backbones", "resnett").code == 2
+
+
+def test_a_side_that_a_backbone_does_not_take(
+    pocketfed: Callable[..., Shown], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The least side of captures is taken by all; one larger than its patches, by this one."""
+    monkeypatch.setitem(
+        BACKBONES, "coarse", (lambda: nn.Sequential(nn.Conv2d(3, 8, 40, 40), nn.Flatten()), 8)
+    )
+    shown = pocketfed("backbones", "coarse", "--side", "32")
+    assert shown.code == 2
+    assert "Error: coarse takes no photos of 32 x 32 (" in shown.err
+    assert "choose another --side" in shown.err
+    assert pocketfed("backbones", "vit_tiny", "--side", "8").code == 2
+    assert all(catalogue.counts(name, 16).products > 0 for name in (*PHONES, "vit_tiny"))
 
 
 def test_figures_are_measured_once_and_kept(

@@ -10,6 +10,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from pocketfed.core.backbones import build_backbone
 from pocketfed.core.backbones.timm_network import PREFIX
+from pocketfed.core.errors import ConfigError
 from pocketfed.export.training_rewrites import training_rewrites
 from pocketfed.simulator.bench.survey import Survey
 
@@ -53,7 +54,7 @@ def counts(name: str, side: int) -> Counts:
     """What can be counted without computing anything; convolutions and matrix products have multiply-adds.
 
     Raises:
-        ConfigError: no backbone has this name.
+        ConfigError: no backbone has this name, or it takes no photos of this side.
     """
     counter = FlopCounterMode(display=False)
     nowhere = torch.device("meta")
@@ -61,8 +62,15 @@ def counts(name: str, side: int) -> Counts:
     with nullcontext() if name.startswith(PREFIX) else nowhere:
         backbone, features = build_backbone(name)
     backbone.to(nowhere).eval()
-    with torch.no_grad(), nowhere, counter:
-        backbone(torch.empty(1, 3, side, side))
+    try:
+        with torch.no_grad(), nowhere, counter:
+            backbone(torch.empty(1, 3, side, side))
+    except (AssertionError, RuntimeError, ValueError) as error:
+        raise ConfigError(
+            [
+                f"{name} takes no photos of {side} x {side} ({error}); choose another --side, or other backbones"
+            ]
+        ) from error
     parameters = sum(part.numel() for part in backbone.parameters())
     return Counts(parameters, features, counter.get_total_flops() // 2)
 

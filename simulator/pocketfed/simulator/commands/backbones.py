@@ -14,7 +14,9 @@ def backbones(
     plugin: Annotated[
         list[Path] | None, typer.Option(help="Python file that registers backbones; may be given again.")
     ] = None,
-    side: Annotated[int, typer.Option(min=8, max=1024, help="Of the photo whose products are counted.")] = 32,
+    side: Annotated[
+        int, typer.Option(min=16, max=1024, help="Of the photo whose products are counted.")
+    ] = 32,
     measure: Annotated[
         Path | None,
         typer.Option(
