@@ -38,6 +38,19 @@ def test_a_refusal_teaches() -> None:
     assert "--allow-portable" in str(refused.value)
 
 
+def test_every_caller_is_named() -> None:
+    """Two blocks with the same operator and shape, and one with another shape."""
+    network = nn.Sequential(RunningSum(), nn.Linear(4, 4), RunningSum(), nn.Linear(4, 3), RunningSum())
+    network.requires_grad_(False)
+    example = (torch.ones(2, 4),)
+    with pytest.raises(ExportError) as refused:
+        build_program({"step": (lower(lambda x: (network(x),), example), example)})
+    wide, narrow = str(refused.value).splitlines()[1:3]
+    assert re.search(r"on \[2, 4\] .*, called in module 0, at .+ and in module 2, at .+;", wide), wide
+    assert re.search(r"on \[2, 3\] .*, called in module 4, at", narrow), narrow
+    assert "module 0" not in narrow
+
+
 def test_accepted_operators_are_reported() -> None:
     example = (torch.ones(2, 4),)
     program = build_program(

@@ -79,13 +79,18 @@ def module_of(node: fx.Node) -> str:
 
 
 def _origin(node: fx.Node, source: nn.Module) -> str:
-    """Where the operator comes from, if known: its module's path, or what `lowering.trace` noted of its caller."""
+    """Where the operator comes from, if known: its module's path, or what `lowering.trace` noted of its callers.
+
+    A lowered graph is exported anew, so a node is known by operator and shape only: callers are all that have both.
+    """
     module = module_of(node)
-    if module:
+    if module or not isinstance(source, fx.GraphModule):
         return module
-    if isinstance(source, fx.GraphModule):
-        for original in source.graph.nodes:
-            caller = original.meta.get("stack_trace")
-            if caller and original.op == "call_function" and operator_name(original) == operator_name(node):
-                return f", called {caller.strip()}"
-    return ""
+    callers = dict.fromkeys(
+        str(original.meta["stack_trace"]).strip()
+        for original in source.graph.nodes
+        if original.op == "call_function"
+        and original.meta.get("stack_trace")
+        and (operator_name(original), shape_of(original)) == (operator_name(node), shape_of(node))
+    )
+    return ", called " + " and ".join(callers) if callers else ""
