@@ -3,16 +3,19 @@
 import importlib.util
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
+from numpy.typing import NDArray
 
 from pocketfed.core.learning_step import Method
 from pocketfed.export import program_cache
-from pocketfed.export.program_cache import cached_program, describe_modules
+from pocketfed.export.program_cache import cached_program, describe, describe_modules
 
 
 def method(size: int) -> Method:
@@ -164,6 +167,38 @@ def test_other_settings_have_another_description(
     path = tmp_path / "a.py"
     first = describe_modules(outside(path, SOURCE, monkeypatch))
     assert describe_modules(outside(path, SOURCE, monkeypatch, **settings)) != first
+
+
+@dataclass
+class Table:
+    """A plain attribute that holds an array."""
+
+    rows: object
+
+
+@pytest.mark.parametrize("inside", [lambda x: x, lambda x: [x], lambda x: (1, {"a": x}), Table])
+@pytest.mark.parametrize("kind", [torch.from_numpy, np.asarray, np.ndarray.tolist])
+def test_large_attributes_are_seen_whole(
+    inside: Callable[[object], object], kind: Callable[[NDArray[np.float32]], object]
+) -> None:
+    """What `repr` leaves out: the middle of an array, and digits."""
+    values = np.linspace(0, 1, 5000, dtype=np.float32)
+    other = values.copy()
+    other[2500] += np.float32(1e-7)
+    assert not np.array_equal(values, other)
+    assert describe(inside(kind(values))) == describe(inside(kind(values.copy())))
+    assert describe(inside(kind(values))) != describe(inside(kind(other)))
+
+
+def test_what_a_description_tells_apart() -> None:
+    values = np.arange(4)
+    assert (
+        len({describe(one) for one in (values, values.astype("f4"), values.reshape(2, 2), [0, 1, 2, 3])}) == 4
+    )
+    assert describe({"a", "b", "c"}) == describe({"c", "b", "a"})
+    assert describe({1: "a"}) != describe({1: "b"})
+    assert describe(np.array([{1}, None], dtype=object)) == describe(np.array([{1}, None], dtype=object))
+    assert " at 0x" not in describe([object(), {"a": object()}])
 
 
 def test_an_edited_class_or_base_has_another_description(

@@ -1,5 +1,6 @@
 """Exported programs, kept between runs: the same task, code and versions give the same program."""
 
+import dataclasses
 import hashlib
 import inspect
 import os
@@ -11,6 +12,7 @@ from importlib import metadata, resources
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 
 from pocketfed.core.atomic import write_atomically
@@ -74,10 +76,27 @@ def describe_modules(module: torch.nn.Module) -> str:
 
 
 def describe(value: Any) -> str:
-    """A value without the addresses that differ between processes; tensors as a digest."""
+    """A value without the addresses that differ between processes; tensors and arrays, in collections too, as digests.
+
+    Not by `repr`, which leaves out what lies between the ends of a large one.
+    """
     if isinstance(value, torch.Tensor):
         content = value.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().tobytes()
         return f"{value.dtype} {tuple(value.shape)} {hashlib.sha256(content).hexdigest()}"
+    if isinstance(value, np.ndarray) and not value.dtype.hasobject:
+        return f"{value.dtype} array {value.shape} {hashlib.sha256(value.tobytes()).hexdigest()}"
+    if isinstance(value, np.ndarray):
+        return f"array {value.shape} {describe(value.ravel().tolist())}"
+    if isinstance(value, (list, tuple)):
+        return f"{_named(type(value))} {[describe(part) for part in value]}"
+    if isinstance(value, (set, frozenset)):
+        return f"{_named(type(value))} {sorted(describe(part) for part in value)}"
+    if isinstance(value, dict):
+        parts = [(describe(key), describe(part)) for key, part in value.items()]
+        return f"{_named(type(value))} {parts}"
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        fields = {field.name: getattr(value, field.name) for field in dataclasses.fields(value)}
+        return f"{_named(type(value))} {describe(fields)}"
     return re.sub(r" at 0x[0-9a-fA-F]+", "", repr(value))
 
 
