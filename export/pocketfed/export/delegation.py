@@ -1,6 +1,5 @@
 """What XNNPACK took of a graph and what it left, and the refusal of what would be slow."""
 
-from collections import Counter
 from collections.abc import Mapping, Sequence
 
 import torch
@@ -9,11 +8,10 @@ from torch import Tensor, fx, nn
 from pocketfed.core.errors import ExportError
 from pocketfed.export.rewrites import advice
 
-# Operators that may run as portable kernels: XNNPACK knows floats only, so bytes are cast outside it.
-CHEAP = frozenset({"dim_order_ops._to_dim_order_copy.default", "aten._to_copy.default"})
+CHEAP = frozenset({"dim_order_ops::_to_dim_order_copy", "aten::_to_copy"})
+"""Portable kernels that cost next to nothing: XNNPACK knows floats only, so bytes are cast outside it."""
 
-_DELEGATE_CALL = "executorch_call_delegate"
-_PLUMBING = frozenset({_DELEGATE_CALL, "getitem"})
+_PLUMBING = frozenset({"executorch_call_delegate", "getitem"})
 
 
 def operator_name(node: fx.Node) -> str:
@@ -24,14 +22,9 @@ def operator_name(node: fx.Node) -> str:
     return str(getattr(target, "__name__", target))
 
 
-def count_operators(graph: fx.Graph) -> Mapping[str, int]:
-    """How often each operator occurs."""
-    return Counter(operator_name(node) for node in graph.nodes if node.op == "call_function")
-
-
-def count_delegates(graph: fx.Graph) -> int:
-    """Into how many pieces the graph was cut for XNNPACK."""
-    return sum(operator_name(node) == _DELEGATE_CALL for node in graph.nodes if node.op == "call_function")
+def kernel_name(node: fx.Node) -> str:
+    """Of what runs a call, as programs have it, like `aten::mm`."""
+    return operator_name(node).rpartition(".")[0].replace(".", "::", 1)
 
 
 def portable_nodes(graph: fx.Graph) -> list[fx.Node]:
@@ -56,7 +49,7 @@ def refuse_slow(portable: Mapping[str, Sequence[fx.Node]], sources: Mapping[str,
         f"{advice(operator_name(node))}"
         for name, nodes in portable.items()
         for node in nodes
-        if operator_name(node) not in CHEAP
+        if kernel_name(node) not in CHEAP
     ]
     if problems:
         raise ExportError(

@@ -16,13 +16,7 @@ from torch.export import ExportedProgram
 from torch.fx import traceback
 
 from pocketfed.core.errors import ExportError
-from pocketfed.export.delegation import (
-    count_delegates,
-    count_operators,
-    operator_name,
-    portable_nodes,
-    refuse_slow,
-)
+from pocketfed.export.delegation import portable_nodes, refuse_slow
 from pocketfed.export.edge_dialect import edge_program, idle_program, is_plain
 from pocketfed.export.quiet import unwarned
 from pocketfed.export.xnnpack_passes import passes_in_place
@@ -31,28 +25,11 @@ Method = tuple[torch.nn.Module, tuple[Tensor, ...]]
 
 
 @dataclass(frozen=True)
-class MethodReport:
-    """What became of one method.
-
-    Attributes:
-        delegates: How many pieces XNNPACK runs; one is best.
-        portable: The operators left to portable kernels, by name, in order.
-        arena_bytes: Memory planned by ExecuTorch; XNNPACK's own workspace comes on top.
-        operators: How often each operator occurs, before delegation.
-    """
-
-    delegates: int
-    portable: tuple[str, ...]
-    arena_bytes: int
-    operators: Mapping[str, int]
-
-
-@dataclass(frozen=True)
 class Program:
-    """A `.pte` file's bytes and a report on each of its methods."""
+    """A `.pte` file's bytes and the names of its methods; `inspection` reads what became of them."""
 
     buffer: bytes
-    methods: Mapping[str, MethodReport]
+    methods: tuple[str, ...]
 
 
 def build_program(methods: Mapping[str, Method], allow_portable: bool = False) -> Program:
@@ -67,18 +44,12 @@ def build_program(methods: Mapping[str, Method], allow_portable: bool = False) -
             or the module cannot be exported at all.
     """
     with exporting():
-        operators, lowered = {}, {}
-        for name, (module, inputs) in methods.items():
-            graph, lowered[name] = _lower(name, module, inputs)
-            operators[name] = count_operators(graph)
-        return finish(
-            lowered, operators, {name: module for name, (module, _) in methods.items()}, allow_portable
-        )
+        lowered = {name: _lower(name, module, inputs) for name, (module, inputs) in methods.items()}
+        return finish(lowered, {name: module for name, (module, _) in methods.items()}, allow_portable)
 
 
 def finish(
     lowered: Mapping[str, ExportedProgram],
-    operators: Mapping[str, Mapping[str, int]],
     sources: Mapping[str, torch.nn.Module],
     allow_portable: bool,
 ) -> Program:
@@ -86,7 +57,6 @@ def finish(
 
     Args:
         lowered: by method.
-        operators: how often each operator of a method occurred before delegation.
         sources: the module that each method was exported from.
         allow_portable: as in `build_program`.
 
@@ -95,31 +65,14 @@ def finish(
     """
     from executorch.exir import EdgeCompileConfig, EdgeProgramManager
 
-    portable = {name: portable_nodes(program.graph) for name, program in lowered.items()}
     if not allow_portable:
-        refuse_slow(portable, sources)
-    delegates = {name: count_delegates(program.graph) for name, program in lowered.items()}
+        refuse_slow({name: portable_nodes(program.graph) for name, program in lowered.items()}, sources)
     edge = EdgeProgramManager(dict(lowered), compile_config=EdgeCompileConfig(_check_ir_validity=False))
-    finished = edge.to_executorch()
-    arenas = {
-        plan.name: sum(plan.non_const_buffer_sizes) for plan in finished.executorch_program.execution_plan
-    }
-    reports = {
-        name: MethodReport(
-            delegates[name],
-            tuple(operator_name(node) for node in portable[name]),
-            arenas[name],
-            operators[name],
-        )
-        for name in lowered
-    }
-    return Program(bytes(finished.buffer), reports)
+    return Program(bytes(edge.to_executorch().buffer), tuple(lowered))
 
 
-def _lower(
-    name: str, module: torch.nn.Module, inputs: tuple[Tensor, ...]
-) -> tuple[fx.Graph, ExportedProgram]:
-    """The graph of a method, and its program with XNNPACK's parts delegated."""
+def _lower(name: str, module: torch.nn.Module, inputs: tuple[Tensor, ...]) -> ExportedProgram:
+    """The program of a method, XNNPACK's parts delegated."""
     from executorch.backends.xnnpack.partition.xnnpack_partitioner import XnnpackPartitioner
     from executorch.exir import EdgeCompileConfig, EdgeProgramManager, to_edge_transform_and_lower
     from executorch.exir.backend.backend_api import validation_disabled
@@ -129,16 +82,14 @@ def _lower(
     config = EdgeCompileConfig(_check_ir_validity=False)
     with passes_in_place(), validation_disabled():
         if is_plain(module):
-            graph: fx.Graph = module.graph
             edge = EdgeProgramManager(edge_program(module), compile_config=config).to_backend(partitioner)
         else:
             exported = exported_program(name, module, inputs)
-            graph = exported.graph
             edge = to_edge_transform_and_lower(exported, partitioner=[partitioner], compile_config=config)
-    lowered = edge.exported_program()
+    lowered: ExportedProgram = edge.exported_program()
     for _, delegate, _ in get_lowered_submodules(lowered.graph_module):
         delegate._original_exported_program = idle_program(delegate.original_module)
-    return graph, lowered
+    return lowered
 
 
 def exported_program(name: str, module: torch.nn.Module, inputs: tuple[Tensor, ...]) -> ExportedProgram:

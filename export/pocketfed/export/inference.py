@@ -24,7 +24,6 @@ from pocketfed.core.learning_task import LearningTask
 from pocketfed.core.modality import Modality
 from pocketfed.export.bound import bound_backbone, bound_head
 from pocketfed.export.constant_operands import constants_on_the_right
-from pocketfed.export.delegation import count_operators
 from pocketfed.export.executorch import Program, exported_program, exporting, finish
 from pocketfed.export.inference_operators import inference_decompositions
 from pocketfed.export.lowering import lower
@@ -158,5 +157,4 @@ def _lower_to_xnnpack(
         partitioner={name: [XnnpackPartitioner()]},
         compile_config=EdgeCompileConfig(_check_ir_validity=False),
     )
-    operators = {name: count_operators(exported.graph)}
-    return finish({name: edge.exported_program(name)}, operators, {name: source}, allow_portable)
+    return finish({name: edge.exported_program(name)}, {name: source}, allow_portable)

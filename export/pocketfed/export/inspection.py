@@ -7,10 +7,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from pocketfed.core.errors import ExportError
+from pocketfed.export.delegation import CHEAP
 from pocketfed.export.executorch import exporting
-
-CHEAP_KERNELS = frozenset({"dim_order_ops::_to_dim_order_copy"})
-"""Casts from and to bytes: XNNPACK knows floats only, and they cost next to nothing."""
 
 
 @dataclass(frozen=True)
@@ -30,7 +28,7 @@ class MethodParts:
     @property
     def slow(self) -> dict[str, int]:
         """The portable kernels that are not cheap."""
-        return {name: count for name, count in self.kernels.items() if name not in CHEAP_KERNELS}
+        return {name: count for name, count in self.kernels.items() if name not in CHEAP}
 
 
 def slow_operators(program: bytes) -> list[str]:
