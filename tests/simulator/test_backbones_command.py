@@ -54,6 +54,16 @@ def test_named_ones_come_with_their_rewrites(pocketfed: Callable[..., Shown]) ->
     assert pocketfed("backbones", "resnett").code == 2
 
 
+@pytest.mark.parametrize(
+    "name", [name for name in BACKBONES if name.startswith(("repvgg", "ghost", "compact"))]
+)
+def test_the_search_for_constants_is_told(name: str) -> None:
+    """Of the networks that have its constants, and of no others."""
+    found = catalogue.constants(name)
+    assert len(found) == (name in ("repvgg", "repvgg-csla", "ghost", "ghost-csla"))
+    assert all("photos drawn, rounds 10, seed 0, sounds synthesised" in line for line in found)
+
+
 def test_a_side_that_a_backbone_does_not_take(
     pocketfed: Callable[..., Shown], monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -9,6 +9,8 @@ import torch
 from torch.utils.flop_counter import FlopCounterMode
 
 from pocketfed.core.backbones import build_backbone
+from pocketfed.core.backbones.linear_branches import Form
+from pocketfed.core.backbones.scales_file import SHIPPED, about_scales
 from pocketfed.core.backbones.timm_network import PREFIX
 from pocketfed.core.errors import ConfigError
 from pocketfed.export.training_rewrites import training_rewrites
@@ -79,6 +81,16 @@ def rewrites(name: str) -> list[str]:
     """What becomes of a network's layers in its learning step, a line for each kind."""
     network, _ = build_backbone(name)
     return [f"{rewrite.layers}: {rewrite.becomes}" for rewrite in training_rewrites(network)]
+
+
+def constants(name: str) -> list[str]:
+    """How the constants of FedRepOpt's branches were found, in a line, if a network has those of the package."""
+    family, _, form = name.partition("-")
+    path = SHIPPED / f"{family}.safetensors"
+    if form not in ("", Form.CSLA) or not path.is_file():
+        return []
+    about = ", ".join(f"{key} {value}" for key, value in about_scales(path).items() if key != "backbone")
+    return [f"constants of a search, as pocketfed scales makes it: {about}"]
 
 
 def counts_table(counted: Mapping[str, Counts], side: int) -> Table:

@@ -32,7 +32,8 @@ def backbones(
 ) -> None:
     """List the backbones: parameters, features, and the products (multiply-adds) that embedding one photo costs.
 
-    Named ones come with the rewrites that their learning step needs. With --measure, the table says what they cost on
+    Named ones come with the rewrites that their learning step needs, and with how their constants were found if they
+    have any. With --measure, the table says what they cost on
     this machine, on one thread: a step and an embedding of a batch of photos in milliseconds and as a multiple of eager
     PyTorch's time, one photo with the weights inside in float32 and int8, memory that the step plans, sizes of
     programs, and why one could not be made. Networks of timm (timm:NAME) are not in the list.
@@ -81,5 +82,5 @@ def backbones(
         table.markdown() if markdown else table.rich(), soft_wrap=markdown, markup=False, highlight=False
     )
     for name in names or []:
-        for line in catalogue.rewrites(name):
+        for line in (*catalogue.constants(name), *catalogue.rewrites(name)):
             console.print(f"{name}: {line}", soft_wrap=True, highlight=False, markup=False)
