@@ -21,6 +21,7 @@ from pocketfed.core.evaluation import Features, clip_labels, clip_means, is_labe
 from pocketfed.export.executorch import Program
 from pocketfed.export.inference import export_inference
 from pocketfed.mobile_client.runtime import ExecutorchRuntime
+from pocketfed.simulator.parity import whole_batches
 from pocketfed.simulator.program import task_of
 from pocketfed.simulator.run_folder import reopen
 from pocketfed.simulator.simulate import load_captures
@@ -32,9 +33,7 @@ def features_of(program: Program, captures: Captures) -> Features:
     """What the program makes of each clip, float32 [clips, features]."""
     (name,) = program.methods
     runtime = ExecutorchRuntime(program.buffer)
-    # Programs take whole batches: the last one is filled up by repeating captures, and cut afterwards.
-    index = np.resize(np.arange(len(captures)), -(-len(captures) // BATCH) * BATCH)
-    parts = [runtime.run(name, [captures.items[rows]])[0] for rows in index.reshape(-1, BATCH)]
+    parts = [runtime.run(name, [captures.items[rows]])[0] for rows in whole_batches(len(captures), BATCH)]
     return clip_means(np.concatenate(parts)[: len(captures)], captures)
 
 

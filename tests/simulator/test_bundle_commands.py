@@ -9,12 +9,17 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from numpy.typing import NDArray
 
 from pocketfed.core.bundle import Contents, read_bundle, write_bundle
 from pocketfed.core.signing import make_signing_key, read_signing_key
 from pocketfed.export.mil.operators import OPERATORS
 from pocketfed.simulator.bundling import Options, build_bundle
 from pocketfed.simulator.config import Config, build_config
+from pocketfed.simulator.parity import CAPTURES_EACH, largest_error
 from tests.conftest import Shown
 from tests.simulator.capture_folders import make_captures
 
@@ -23,22 +28,23 @@ Run = Callable[..., Shown]
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """With a key, photos, a configuration, and the bundle that was made from them."""
+    """With a key, photos, a configuration, and the bundle that was made from them, for batches beyond what is verified."""
     folder = tmp_path_factory.mktemp("bundles")
     make_signing_key(folder / "release")
-    make_captures(folder / "captures", 60)
+    make_captures(folder / "captures", 90)
     (folder / "small.py").write_text(SMALL)
     build_bundle(
         config(folder),
         None,
         folder / "made",
-        Options(version=3),
+        Options(version=3, batch=BATCH),
         read_signing_key(folder / "release"),
         said.append,
     )
     return folder
 
 
+BATCH = CAPTURES_EACH + 6
 said: list[str] = []
 
 
@@ -118,12 +124,33 @@ def test_verify_compares_every_program(folder: Path, pocketfed: Run) -> None:
     assert shown.code == 0, shown.out
     # Loss, weights, state, features; two inferences; exact and declared, twice; loss and gradient.
     assert shown.out.count("ok") == 12
-    assert "the package inside, batch of 1" in shown.out
+    assert f"the package inside, batch of {BATCH}" in shown.out
     assert "signed by" in shown.out
     quick = pocketfed("verify", folder / "made", "--signature-only")
     assert quick.code == 0
     assert "signature not checked" in quick.out
     assert "ok" not in quick.out
+
+
+@given(st.integers(1, 9), st.integers(1, 20), st.data())
+def test_every_capture_counts_and_every_place_in_a_batch(count: int, batch: int, data: st.DataObject) -> None:
+    captures = np.arange(1, count + 1, dtype=np.uint8)[:, None]
+    wrong = data.draw(st.integers(0, -(-count // batch) * batch - 1))
+    given = 0
+
+    def run(part: NDArray[np.uint8]) -> torch.Tensor:
+        nonlocal given
+        assert part.shape == (batch, 1)
+        found = torch.from_numpy(part).float()
+        if given <= wrong < given + batch:
+            found[wrong - given] += 0.5
+        given += batch
+        return found
+
+    wanted = torch.from_numpy(captures).float()
+    assert largest_error(run, captures, batch, wanted) == pytest.approx(0.5 / count)
+    given = -1000
+    assert largest_error(run, captures, batch, wanted) == 0
 
 
 def test_programs_with_other_weights_inside_disagree(folder: Path, tmp_path: Path, pocketfed: Run) -> None:

@@ -7,6 +7,7 @@ from typing import Any
 
 import torch
 from numpy.typing import NDArray
+from torch import Tensor
 
 from pocketfed.core.bundle import Bundle
 from pocketfed.core.learning_step import gradient_method
@@ -16,7 +17,7 @@ from pocketfed.export.coreml.delegate import embedded_package
 from pocketfed.export.coreml.embedding import CAPTURES
 from pocketfed.export.coreml.training import INPUTS, OUTPUTS
 from pocketfed.export.mil import Precision, Program, execute, read_package
-from pocketfed.simulator.parity import Parity, distance, embedded, real_inputs
+from pocketfed.simulator.parity import CAPTURES_EACH, Parity, distance, embedded, largest_error, real_inputs
 
 
 def verify_core_ml(
@@ -55,16 +56,21 @@ def _embedding(
     bundle: Bundle, task: LearningTask, captures: Mapping[Modality, NDArray[Any]], program: Program,
     about: Mapping[str, Any], file: str, modality: Modality, batch: int,
 ) -> Iterator[Parity]:  # fmt: skip
-    rows = torch.from_numpy(captures[modality][:batch])
-    wanted = embedded(bundle, task, modality, rows, classify=file.startswith("Classify"))
+    rows = captures[modality][:CAPTURES_EACH]
+    wanted = embedded(bundle, task, modality, torch.from_numpy(rows), classify=file.startswith("Classify"))
     image = about["runtime"] == "coreml" and modality is Modality.PHOTO
-    given = rows.permute(0, 3, 1, 2).float() if image else rows.float()
     stored = about.get("weights", "float16")
     for precision in Precision:
-        (found,) = execute(program, {CAPTURES: given}, precision).values()
+
+        def run(part: NDArray[Any], precision: Precision = precision) -> Tensor:
+            given = torch.from_numpy(part).float()
+            given = given.permute(0, 3, 1, 2) if image else given
+            (found,) = execute(program, {CAPTURES: given}, precision).values()
+            return found
+
         kind = str(precision) if stored == "float16" else f"{precision}, {stored}"
         inside = "the package inside, " if about["runtime"] == "executorch" else ""
-        yield Parity(file, f"{inside}batch of {batch}", kind, distance(found, wanted))
+        yield Parity(file, f"{inside}batch of {batch}", kind, largest_error(run, rows, batch, wanted))
 
 
 def _gradient(

@@ -1,6 +1,6 @@
 """How far a program of a bundle is from eager PyTorch, and what both are given."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,6 +16,9 @@ from pocketfed.core.learning_task import LearningTask
 from pocketfed.core.modality import Modality
 from pocketfed.core.randomness import generator
 from pocketfed.export.bound import bound_head
+
+CAPTURES_EACH = 64
+"""Captures of each modality that inference programs are compared on."""
 
 BOUNDS = {
     "float32": 1e-4,
@@ -83,6 +86,31 @@ def embedded(
         features = embedding(task, modality)(torch.from_numpy(bundle.weights.copy()), captures)[0]
         result: Tensor = bound_head(head)(features)
     return result
+
+
+def whole_batches(count: int, size: int) -> NDArray[np.intp]:
+    """Indices of so many captures in whole batches, [batches, size]; the last is filled up by repeating captures.
+
+    >>> whole_batches(3, 2).tolist()
+    [[0, 1], [2, 0]]
+    """
+    return np.resize(np.arange(count), (-(-count // size), size))
+
+
+def largest_error(
+    run: Callable[[NDArray[Any]], Tensor], captures: NDArray[Any], batch: int, wanted: Tensor
+) -> float:
+    """How far a program that takes whole batches is from what is wanted, over all captures.
+
+    Args:
+        run: the program, [batch, ...] -> float32 [batch, m].
+        captures: [n, ...], as many as there are.
+        batch: that the program takes.
+        wanted: float32 [n, m].
+    """
+    index = whole_batches(len(captures), batch)
+    found = torch.cat([run(captures[rows]) for rows in index])
+    return distance(found, wanted[torch.from_numpy(index.reshape(-1))])
 
 
 def distance(found: Tensor, wanted: Tensor) -> float:

@@ -17,11 +17,8 @@ from pocketfed.mobile_client.runtime import ExecutorchRuntime
 from pocketfed.simulator.bundles import config_of
 from pocketfed.simulator.config import Config
 from pocketfed.simulator.coreml_verification import verify_core_ml
-from pocketfed.simulator.parity import Parity, distance, embedded, real_inputs
+from pocketfed.simulator.parity import CAPTURES_EACH, Parity, distance, embedded, largest_error, real_inputs
 from pocketfed.simulator.program import task_of
-
-CAPTURES_EACH = 64
-"""Captures of each modality that programs are compared on."""
 
 
 def verify_programs(bundle: Bundle, tell: Callable[[str], None]) -> Iterator[Parity]:
@@ -88,10 +85,13 @@ def _inference(
         kind, _, named = name.partition("_")
         modality = Modality(named)
         batch = int(described["inputs"][0]["shape"][0])
-        rows = captures[modality][: CAPTURES_EACH // batch * batch]
-        found = np.concatenate([runtime.run(name, [part])[0] for part in np.split(rows, len(rows) // batch)])
+        rows = captures[modality][:CAPTURES_EACH]
         wanted = embedded(bundle, task, modality, torch.from_numpy(rows), classify=kind == "classify")
-        yield Parity(file, name, about["precision"], distance(torch.from_numpy(found), wanted))
+
+        def run(part: NDArray[Any], method: str = name) -> torch.Tensor:
+            return torch.from_numpy(runtime.run(method, [part])[0])
+
+        yield Parity(file, name, about["precision"], largest_error(run, rows, batch, wanted))
 
 
 def _captures(task: LearningTask, modality: Modality) -> NDArray[Any]:
