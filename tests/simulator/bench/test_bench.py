@@ -5,18 +5,28 @@ import os
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from pocketfed.core.backbones import BACKBONES
-from pocketfed.core.errors import BenchmarkError
+from pocketfed.core.bundle import PROGRAM, Contents, write_bundle
+from pocketfed.core.errors import BenchmarkError, BundleError
+from pocketfed.core.layout import Layout
+from pocketfed.core.learning_task import initial_weights
+from pocketfed.core.modality import Modality
+from pocketfed.core.program_spec import program_spec
 from pocketfed.simulator.bench import run
+from pocketfed.simulator.bench.choose import choose_subject
 from pocketfed.simulator.bench.contest import Contest
 from pocketfed.simulator.bench.machine import describe
 from pocketfed.simulator.bench.memory import resident_growth
 from pocketfed.simulator.bench.plot import plot
 from pocketfed.simulator.bench.timing import WARM_UP, interleaved, summary
+from pocketfed.simulator.config import build_config, to_toml
+from pocketfed.simulator.program import task_of
 from tests.conftest import Shown
 
 NETWORK = '''
@@ -100,13 +110,32 @@ def test_what_it_refuses(pocketfed: Callable[..., Shown], plugin: Path, tmp_path
         (["--backbone", "nothing"], "no such backbone; choose one of: compact"),
         (["--against", "tensorrt"], "no peer 'tensorrt'; choose from: stock"),
         (["--modality", "smell"], "'smell' is neither photo nor sound"),
-        (["--bundle", str(tmp_path)], "is no run folder"),
-        (["--bundle", str(tmp_path), "--backbone", "compact"], "leave --backbone and --plugin out"),
+        (["--bundle", str(tmp_path)], "is no bundle"),
+        (["--bundle", str(tmp_path), "--backbone", "compact"], "leave --backbone out"),
         (["--batch", "3"], "learning.batch: "),
     ):
         shown = pocketfed("bench", *arguments)
         assert shown.code == 2, arguments
         assert message in shown.err
+
+
+def test_it_measures_what_a_bundle_holds(tmp_path: Path) -> None:
+    config = build_config({"captures": {"photos": str(tmp_path / "photos"), "side": 16}})
+    task = task_of(config, [Modality.PHOTO])
+    spec, weights = program_spec(task, False), initial_weights(task, 5)
+    contents = Contents(spec, task.layout, weights, to_toml(config), {PROGRAM: b"not measured"})
+    bundle = write_bundle(tmp_path / "bundle", contents).folder
+    subject = choose_subject(None, bundle, [], [], None, 8, False)
+    assert (list(subject.task.views), subject.task.batch) == ([Modality.PHOTO], 8)
+    assert np.array_equal(subject.weights, weights)
+    text = task.layout.to_json().replace("projector.second", "projector.last")
+    other = replace(spec, layout=Layout.from_json(text).digest)
+    write_bundle(bundle, replace(contents, spec=other, layout=Layout.from_json(text)))
+    with pytest.raises(BundleError, match="holds another compact than this version builds"):
+        choose_subject(None, bundle, [], [], None, None, False)
+    (tmp_path / "untrained.toml").write_text(to_toml(config))
+    with pytest.raises(BundleError, match="has no weights yet"):
+        choose_subject(None, tmp_path / "untrained.toml", [], [], None, None, False)
 
 
 @pytest.mark.long

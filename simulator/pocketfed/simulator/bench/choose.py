@@ -4,42 +4,46 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from pocketfed.core.errors import ConfigError, MissingPackageError, RunFolderError
+from pocketfed.core.errors import BundleError, ConfigError, MissingPackageError
 from pocketfed.core.learning_task import initial_weights
 from pocketfed.core.modality import Modality
-from pocketfed.simulator import run_folder
+from pocketfed.core.plugins import load_plugins
 from pocketfed.simulator.bench.peers import PEERS
 from pocketfed.simulator.bench.subject import Subject
+from pocketfed.simulator.bundles import read_model
 from pocketfed.simulator.config import build_config, overlay
 from pocketfed.simulator.program import recorded, task_of
 
 
 def choose_subject(
     backbone: str | None,
-    run: Path | None,
+    bundle: Path | None,
     plugins: Sequence[Path],
     modalities: Sequence[str],
     optimiser: str | None,
     batch: int | None,
     allow_portable: bool,
 ) -> Subject:
-    """A network with untrained weights, or that of a run with its newest ones, or those of one of its checkpoints.
+    """A network with untrained weights, or that of a bundle with its own, of a run with its newest, or of a checkpoint.
 
     Raises:
         ConfigError: an unknown name, or options that exclude each other.
+        BundleError: the bundle cannot be used, or what `bundle` names has no weights.
         RunFolderError: the run folder cannot be used.
     """
-    if run is not None and (backbone is not None or plugins):
-        raise ConfigError(["--bundle has a backbone of its own; leave --backbone and --plugin out"])
+    if bundle is not None and backbone is not None:
+        raise ConfigError(["--bundle has a backbone of its own; leave --backbone out"])
     unknown = [name for name in modalities if name not in list(Modality)]
     if unknown:
         raise ConfigError([f"--modality: {name!r} is neither photo nor sound" for name in unknown])
     values: Mapping[str, Any] = {"plugins": [str(path.resolve()) for path in plugins]}
-    if run is not None:
-        config, last = run_folder.read_model(run)
-        if last is None:
-            raise RunFolderError(f"{run} has no finished round yet; let it run, or give --backbone")
-        values = config.model_dump(mode="json", exclude_none=True)
+    model = None
+    if bundle is not None:
+        load_plugins(plugins)
+        model = read_model(bundle)
+        if model.weights is None:
+            raise BundleError(f"{bundle} has no weights yet; let a run finish a round, or give --backbone")
+        values = model.config.model_dump(mode="json", exclude_none=True)
     flags = {
         "learning.backbone": backbone,
         "learning.optimiser": optimiser,
@@ -50,10 +54,16 @@ def choose_subject(
     config = build_config(overlay(values, flags))
     chosen = [modality for modality in recorded(config) if not modalities or modality in modalities]
     if not chosen:
-        raise ConfigError([f"{run} has learnt from no {' or '.join(modalities)}; choose another --modality"])
+        raise ConfigError(
+            [f"{bundle} has learnt from no {' or '.join(modalities)}; choose another --modality"]
+        )
     task = task_of(config, chosen)
-    weights = initial_weights(task, config.seed) if run is None or last is None else last.weights
-    return Subject(config, task, weights)
+    if model is not None and model.layout != task.layout:
+        raise BundleError(
+            f"{bundle} holds another {task.backbone} than this version builds; use the version that made it"
+        )
+    weights = None if model is None else model.weights
+    return Subject(config, task, initial_weights(task, config.seed) if weights is None else weights)
 
 
 def choose_peers(text: str) -> tuple[str, ...]:

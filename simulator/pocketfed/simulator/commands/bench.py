@@ -15,7 +15,7 @@ def bench(
     bundle: Annotated[
         Path | None,
         typer.Option(
-            help="Measure the network and the newest weights of this run folder, or of a checkpoint in it."
+            help="Measure the network and weights of this bundle, this run folder (its newest), or a checkpoint in it."
         ),
     ] = None,
     plugin: Annotated[
