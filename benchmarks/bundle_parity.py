@@ -18,6 +18,7 @@ from typing import Annotated, Any
 import torch
 import typer
 
+from pocketfed.core.backbones import PHONES
 from pocketfed.core.bundle import Bundle
 from pocketfed.core.errors import PocketfedError
 from pocketfed.export.coreml.compression import choose_weights
@@ -26,11 +27,8 @@ from pocketfed.simulator.config import build_config
 from pocketfed.simulator.parity import Parity
 from pocketfed.simulator.verification import verify_programs
 
-PHONES = (
-    "compact", "timm:mobilenetv3_small_050", "repvgg", "resnet", "van", "ghost", "vit",
-    "audio_rep_inception_next", "audio_inception_next",
-)  # fmt: skip
-"""The default, a network of timm, and every family's phone size."""
+EVERY = (*PHONES, "timm:mobilenetv3_small_050")
+"""The phone size of every family, and a network of timm."""
 
 KINDS = {
     "train.pte": ("train.pte",),
@@ -54,7 +52,7 @@ def main(
     """Build and verify a bundle of each backbone, and print a table in Markdown."""
     torch.set_num_threads(1)
     out.mkdir(parents=True, exist_ok=True)
-    names = backbones or list(PHONES)
+    names = backbones or list(EVERY)
     options = Options(coreml_weights=choose_weights(coreml_weights))
     for name in names:
         record = out / f"{name.replace(':', '-')}.json"
