@@ -15,8 +15,12 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from pocketfed.core.bundle import Contents, read_bundle, write_bundle
+from pocketfed.core.errors import ExportError
+from pocketfed.core.learning_task import LearningTask
 from pocketfed.core.signing import make_signing_key, read_signing_key
+from pocketfed.export.executorch import Program
 from pocketfed.export.mil.operators import OPERATORS
+from pocketfed.simulator import bundling, verification
 from pocketfed.simulator.bundling import Options, build_bundle
 from pocketfed.simulator.config import Config, build_config
 from pocketfed.simulator.parity import CAPTURES_EACH, largest_error
@@ -245,6 +249,27 @@ class Counting(nn.Module):
         return cumsum(x, 1)
 
 def build():
+def test_slow_kernels_are_accepted_in_all_programs_or_in_none(
+    folder: Path, tmp_path: Path, pocketfed: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[bool] = []
+
+    def train(task: LearningTask, mixed: bool, allow_portable: bool) -> bytes:
+        asked.append(allow_portable)
+        return b""
+
+    def infer(*arguments: object, allow_portable: bool, **others: object) -> Program:
+        asked.append(allow_portable)
+        raise ExportError("that is enough")
+
+    monkeypatch.setattr(bundling, "task_program", train)
+    monkeypatch.setattr(bundling, "export_inference", infer)
+    arguments = ["bundle", folder / "made" / "config.toml", "--no-int8", "--out", tmp_path / "b"]
+    for accepted in (["--allow-portable"], []):
+        assert "that is enough" in pocketfed(*arguments, *accepted).err
+    assert asked == [True, True, False, False]
+
+
     return nn.Sequential(nn.Conv2d(3, 8, 3, 4), nn.AdaptiveAvgPool2d(1), nn.Flatten(), Counting())
 
 register("counting", build, 8)
@@ -274,3 +299,9 @@ def test_keys(tmp_path: Path, pocketfed: Run) -> None:
     assert "Fingerprint: " in shown.out
     again = pocketfed("keys", tmp_path / "release")
     assert (again.code, "exists; a key that has been used is not replaced" in again.err) == (2, True)
+    assert "give --allow-portable" in shown.err
+    lean = ["--no-int8", "--no-coreml", "--allow-portable"]
+    shown = pocketfed("bundle", tmp_path / "c.toml", "--out", tmp_path / "b", *lean)
+    assert shown.code == 0, shown.err
+    for program, method in (("train.pte", "step_photo"), ("embed_photo.pte", "embed_photo")):
+        assert f"slow kernel: {program}: {method}: aten::cumsum, " in shown.out

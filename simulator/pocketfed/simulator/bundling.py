@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -131,12 +132,13 @@ def _parts(
     tell("the learning step")
     yield _training(config, task)
     captures = _calibration(config, task) if options.int8 else {}
+    inference = partial(_inference, task, weights, batch=options.batch, allow_portable=config.allow_portable)
     for modality in task.views:
         tell(f"inference of {modality}s")
-        yield _inference(task, weights, modality, options.batch, "float32", None)
+        yield inference(modality)
         if options.int8:
             tell(f"inference of {modality}s in int8")
-            yield _inference(task, weights, modality, options.batch, "int8", captures[modality])
+            yield inference(modality, precision="int8", calibration=captures[modality])
         if options.coreml:
             tell(f"Core ML for {modality}s")
             yield embedding_part(task, weights, modality, options.coreml_weights)
@@ -146,7 +148,7 @@ def _parts(
             yield training_part(task, modality)
         if (head := options.heads.get(modality)) is not None:
             tell(f"a classifier of {modality}s")
-            yield _inference(task, weights, modality, options.batch, "float32", None, head)
+            yield inference(modality, head=head)
             if options.coreml:
                 yield embedding_part(task, weights, modality, options.coreml_weights, head)
 
@@ -166,14 +168,17 @@ def _inference(
     task: LearningTask,
     weights: NDArray[np.float32],
     modality: Modality,
+    *,
     batch: int,
-    precision: Precision,
-    calibration: NDArray[Any] | None,
+    allow_portable: bool,
+    precision: Precision = "float32",
+    calibration: NDArray[Any] | None = None,
     head: Head | None = None,
 ) -> Part:
     program = export_inference(
-        task, weights, modality, batch, precision=precision, calibration=calibration, head=head
-    )
+        task, weights, modality, batch,
+        precision=precision, calibration=calibration, allow_portable=allow_portable, head=head,
+    )  # fmt: skip
     (method,) = program.methods
     name = f"{method}.pte" if precision == "float32" else f"{method}_{precision}.pte"
     described = describe_embedding(embed_method(task, modality))

@@ -1,6 +1,7 @@
 """What is in a bundle, as people read it."""
 
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -84,6 +85,11 @@ def programs_table(programs: list[Described]) -> Table:
         arena = "" if row.arena is None else f"{row.arena / 1e6:.2f}"
         table.add_row(f"  {row.method}", "", "", row.delegates + kernels, arena)
     return table
+
+
+def slow_kernels(programs: Sequence[Described]) -> list[str]:
+    """What runs on portable kernels that are not cheap, a line for each operator of each method."""
+    return [f"slow kernel: {program.file}: {line}" for program in programs for line in program.slow]
 
 
 def signatures(bundle: Bundle) -> list[str]:

@@ -53,6 +53,10 @@ def bundle(
     coreml_training: Annotated[
         bool, typer.Option(help="Loss and gradient as Core ML packages too; experimental.")
     ] = True,
+    allow_portable: Annotated[
+        bool,
+        typer.Option("--allow-portable", help="Accept operators that only slow kernels run, and list them."),
+    ] = False,
     max_mb: Annotated[
         float | None, typer.Option("--max-mb", min=0, help="Largest size; above it no bundle is made.")
     ] = None,
@@ -87,6 +91,7 @@ def bundle(
         from pocketfed.simulator.bundling import Options, build_bundle
         from pocketfed.simulator.classifiers import read_heads
         from pocketfed.simulator.config import build_config, overlay, read_toml
+        from pocketfed.simulator.inspection import describe_bundle, slow_kernels
         from pocketfed.simulator.outputs import make_room
         from pocketfed.simulator.weights import carried_over
 
@@ -117,6 +122,8 @@ def bundle(
                 "plugins": [str(path.resolve()) for path in plugin] if plugin else None,
             }
             wanted = build_config(overlay({} if config is None else read_toml(config), flags))
+        if allow_portable:
+            wanted = wanted.model_copy(update={"allow_portable": True})
         if weights_from is not None:
             weights, notes = carried_over(weights_from, wanted)
 
@@ -132,6 +139,7 @@ def bundle(
                 version=version, max_mb=max_mb, heads=heads,
             )  # fmt: skip
             made = build_bundle(wanted, weights, place / "bundle", options, signer, tell)
+            notes += slow_kernels(describe_bundle(made)) if wanted.allow_portable else []
             if out.exists():
                 shutil.rmtree(out)
             (place / "bundle").rename(out)
@@ -140,7 +148,7 @@ def bundle(
         if zipped:
             tell("zip")
             write_zip(out, [*made.release.files, MANIFEST, *([SIGNATURE] if signer else [])])
-    size = sum(entry["bytes"] for entry in made.manifest["files"].values()) / 1e6
+    size = made.release.size / 1e6
     console.print(f"{out}: bundle {made.id[:12]}, version {version}, {size:.1f} MB", highlight=False)
     for note in notes:
         console.print(note, markup=False, highlight=False, soft_wrap=True)

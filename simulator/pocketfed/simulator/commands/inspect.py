@@ -29,7 +29,13 @@ def inspect(
     console = Console()
     with console.status("reading"):
         from pocketfed.core.bundle import read_bundle
-        from pocketfed.simulator.inspection import classifiers, describe_bundle, programs_table, signatures
+        from pocketfed.simulator.inspection import (
+            classifiers,
+            describe_bundle,
+            programs_table,
+            signatures,
+            slow_kernels,
+        )
 
         bundle = read_bundle(folder)
         programs = describe_bundle(bundle)
@@ -51,9 +57,8 @@ def inspect(
         console.print(programs_table(programs))
         for line in (*signatures(bundle), *classifiers(bundle)):
             console.print(line, markup=False, highlight=False, soft_wrap=True)
-        for program in programs:
-            for line in program.slow:
-                console.print(f"slow kernel: {program.file}: {line}", soft_wrap=True)
+        for line in slow_kernels(programs):
+            console.print(line, soft_wrap=True)
     if max_mb is not None and size > max_mb:
         Console(stderr=True).print(
             f"The bundle has {size:.2f} MB, more than {max_mb:g}; leave out what the app does not need "
