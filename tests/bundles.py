@@ -16,8 +16,11 @@ PROGRAM = bytes(range(256)) * 800
 """Several pieces."""
 
 
-def release(folder: Path, key: SigningKey | None, version: int = 1, **files: bytes) -> Bundle:
-    """A bundle; `files` takes the place of contents, by the name without its suffix."""
+def release(
+    folder: Path, key: SigningKey | None, version: int = 1, made_with: str = "0.1", **files: bytes
+) -> Bundle:
+    """A bundle that says which runtime it was made with; `files` takes the place of contents, by the name without its
+    suffix."""
     programs = {
         "train.pte": PROGRAM + str(version).encode(),
         "embed.pte": b"embedding" * 1000,
@@ -26,4 +29,7 @@ def release(folder: Path, key: SigningKey | None, version: int = 1, **files: byt
     }
     programs |= {f"{name}.pte": content for name, content in files.items()}
     weights = np.linspace(0, 1, 6, dtype=np.float32)
-    return write_bundle(folder, Contents(SPEC, LAYOUT, weights, "rounds = 3\n", programs, {}, version), key)
+    about = {"made_with": {"executorch": made_with}}
+    return write_bundle(
+        folder, Contents(SPEC, LAYOUT, weights, "rounds = 3\n", programs, about, version), key
+    )

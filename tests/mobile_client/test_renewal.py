@@ -129,6 +129,22 @@ def test_a_new_phone_installs_what_is_offered_and_later_only_what_has_changed(
     assert phone.folders == {CURRENT, second.id, third.id}
 
 
+def test_nothing_is_fetched_of_a_bundle_for_a_newer_runtime(
+    phone: Phone, shop: Shop, first: Bundle, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    newer = release(tmp_path / "newer", phone.key, 2, made_with="999.0")
+    shop.offer(newer)
+    with pytest.raises(BundleError, match=r"was made with executorch 999\.0, and the runtime here is older"):
+        phone.open()
+    shop.offer(first)
+    assert phone.open().id == first.id
+    shop.asked.clear()
+    shop.offer(newer)
+    assert phone.open().id == first.id
+    assert shop.asked == []
+    assert "install executorch 999.0 or later" in caplog.text
+
+
 def flip(name: str) -> Callable[[Shop, Bundle], None]:
     def mutate(shop: Shop, bundle: Bundle) -> None:
         shop.alter = lambda path, body: (

@@ -190,6 +190,15 @@ def test_a_program_that_does_not_run_is_named(
     assert "train.pte is not the file that the manifest describes" in pocketfed("verify", made).err
 
 
+def test_an_older_runtime_is_said_before_anything_runs(
+    folder: Path, pocketfed: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(verification, "runtime_version", lambda: "0.9.10")
+    shown = pocketfed("verify", folder / "made")
+    assert (shown.code, "the runtime here is older, 0.9.10; install executorch" in shown.err) == (2, True)
+    assert pocketfed("verify", folder / "made", "--signature-only").code == 0
+
+
 def test_the_command_makes_it_signs_it_and_zips_it(folder: Path, tmp_path: Path, pocketfed: Run) -> None:
     out = tmp_path / "new" / "bundle"
     arguments = ["bundle", folder / "made" / "config.toml", "--out", out, "--no-int8", "--no-coreml", "--zip"]
@@ -240,15 +249,6 @@ def test_a_bundle_over_its_budget_is_not_made(folder: Path, tmp_path: Path, pock
     assert (shown.code, "choose one of: float16, int8, palette6" in shown.err) == (2, True)
 
 
-CUMULATIVE = """
-from torch import cumsum, nn
-from pocketfed.core.backbones import register
-
-class Counting(nn.Module):
-    def forward(self, x):
-        return cumsum(x, 1)
-
-def build():
 def test_slow_kernels_are_accepted_in_all_programs_or_in_none(
     folder: Path, tmp_path: Path, pocketfed: Run, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -270,6 +270,15 @@ def test_slow_kernels_are_accepted_in_all_programs_or_in_none(
     assert asked == [True, True, False, False]
 
 
+CUMULATIVE = """
+from torch import cumsum, nn
+from pocketfed.core.backbones import register
+
+class Counting(nn.Module):
+    def forward(self, x):
+        return cumsum(x, 1)
+
+def build():
     return nn.Sequential(nn.Conv2d(3, 8, 3, 4), nn.AdaptiveAvgPool2d(1), nn.Flatten(), Counting())
 
 register("counting", build, 8)
@@ -290,7 +299,13 @@ def test_a_network_that_no_phone_runs_is_named_with_operator_and_module(
     assert "aten.cumsum.default" in shown.err
     assert "in module backbone.3" in shown.err
     assert "multiply by a constant triangular matrix of ones" in shown.err
+    assert "give --allow-portable" in shown.err
     assert not (tmp_path / "b").exists()
+    lean = ["--no-int8", "--no-coreml", "--allow-portable"]
+    shown = pocketfed("bundle", tmp_path / "c.toml", "--out", tmp_path / "b", *lean)
+    assert shown.code == 0, shown.err
+    for program, method in (("train.pte", "step_photo"), ("embed_photo.pte", "embed_photo")):
+        assert f"slow kernel: {program}: {method}: aten::cumsum, " in shown.out
 
 
 def test_keys(tmp_path: Path, pocketfed: Run) -> None:
@@ -299,9 +314,3 @@ def test_keys(tmp_path: Path, pocketfed: Run) -> None:
     assert "Fingerprint: " in shown.out
     again = pocketfed("keys", tmp_path / "release")
     assert (again.code, "exists; a key that has been used is not replaced" in again.err) == (2, True)
-    assert "give --allow-portable" in shown.err
-    lean = ["--no-int8", "--no-coreml", "--allow-portable"]
-    shown = pocketfed("bundle", tmp_path / "c.toml", "--out", tmp_path / "b", *lean)
-    assert shown.code == 0, shown.err
-    for program, method in (("train.pte", "step_photo"), ("embed_photo.pte", "embed_photo")):
-        assert f"slow kernel: {program}: {method}: aten::cumsum, " in shown.out

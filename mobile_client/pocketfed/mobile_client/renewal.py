@@ -9,9 +9,11 @@ from itertools import count
 from pocketfed.core.acceptance import accept
 from pocketfed.core.bundle import Bundle, Release
 from pocketfed.core.errors import BundleError, Unreachable
+from pocketfed.core.runtime_version import check_runtime
 from pocketfed.mobile_client.bundle_store import BundleStore, writing
 from pocketfed.mobile_client.delivery import Depot
 from pocketfed.mobile_client.flower.agent import Pace
+from pocketfed.mobile_client.runtime import runtime_version
 
 EVERY = 600.0
 """Seconds between two looks; one that brings no news is one small call."""
@@ -118,6 +120,7 @@ class Renewal:
         new = newest is None or newest.id != release.id
         if new:
             assert offer.signature is not None  # `accept` has checked it
+            check_runtime(release.manifest, runtime_version(), f"the bundle of {server}")
             self._bring(release)
             bundle = self._store.install(release, offer.manifest, offer.signature, self._check)
             log.info("installed %s", _named(bundle))

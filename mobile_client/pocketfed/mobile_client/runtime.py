@@ -2,6 +2,7 @@
 
 import warnings
 from collections.abc import Mapping, Sequence
+from importlib.metadata import PackageNotFoundError, version
 from typing import Any, Protocol, TypeAlias
 
 import numpy as np
@@ -10,6 +11,7 @@ from numpy.typing import NDArray
 
 from pocketfed.core.errors import ProgramError
 from pocketfed.core.learning_step import Method, TensorFunction
+from pocketfed.core.runtime_version import RUNTIME
 from pocketfed.mobile_client.native_log import native_stderr_hidden
 
 Array: TypeAlias = NDArray[Any]
@@ -25,6 +27,14 @@ class Runtime(Protocol):
             ProgramError: there is no such method, or it refused its inputs.
         """
         ...
+
+
+def runtime_version() -> str:
+    """The version of ExecuTorch that is installed; "" if it was built without saying."""
+    try:
+        return version(RUNTIME)
+    except PackageNotFoundError:
+        return ""
 
 
 def import_runtime() -> Any:

@@ -13,7 +13,8 @@ from pocketfed.core.errors import BundleError, PocketfedError
 from pocketfed.core.learning_step import methods
 from pocketfed.core.learning_task import LearningTask
 from pocketfed.core.modality import Modality
-from pocketfed.mobile_client.runtime import ExecutorchRuntime
+from pocketfed.core.runtime_version import check_runtime
+from pocketfed.mobile_client.runtime import ExecutorchRuntime, runtime_version
 from pocketfed.simulator.bundles import config_of
 from pocketfed.simulator.config import Config
 from pocketfed.simulator.coreml_verification import verify_core_ml
@@ -29,8 +30,10 @@ def verify_programs(bundle: Bundle, tell: Callable[[str], None]) -> Iterator[Par
         tell: is told of each program before it runs.
 
     Raises:
-        BundleError: the manifest names a program of a kind that is not known here, or one cannot be run.
+        BundleError: the runtime here is older than what the bundle was made with, the manifest names a program of a kind
+            that is not known here, or one cannot be run.
     """
+    check_runtime(bundle.manifest, runtime_version(), bundle.folder)
     config = config_of(bundle)
     task = task_of(config, list(bundle.spec.inputs))
     if task.layout.digest != bundle.spec.layout:
