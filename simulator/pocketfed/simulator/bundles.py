@@ -106,8 +106,17 @@ def make_bundle(
     about = about_plugins(config)
     return write_bundle(
         folder,
-        Contents(program_spec(task, mixed), task.layout, begun, to_toml(config), {PROGRAM: program}, about),
+        Contents(
+            program_spec(task, mixed), task.layout, begun, bundle_toml(config), {PROGRAM: program}, about
+        ),
     )
+
+
+def bundle_toml(config: Config) -> str:
+    """A configuration as bundles have it, which anybody may read: it names the modalities of which there are captures, and
+    not where these lie, so that the same inputs give the same bundle wherever it is made."""
+    named = {key: Path(key) for key in ("photos", "sounds") if getattr(config.captures, key) is not None}
+    return to_toml(config.model_copy(update={"captures": config.captures.model_copy(update=named)}))
 
 
 def about_plugins(config: Config) -> dict[str, list[dict[str, str]]]:

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pocketfed.core.bundle import PROGRAM, Bundle, Contents, write_bundle
-from pocketfed.core.errors import BundleError
+from pocketfed.core.errors import BundleError, CaptureError
 from pocketfed.core.head import Head
 from pocketfed.core.learning_step import embed_method, methods
 from pocketfed.core.learning_task import LearningTask, initial_weights
@@ -23,9 +23,9 @@ from pocketfed.export.inference import Precision, export_inference
 from pocketfed.export.program import task_program
 from pocketfed.export.versions import exporter_versions
 from pocketfed.simulator.bundle_part import Part
-from pocketfed.simulator.bundles import about_plugins
+from pocketfed.simulator.bundles import about_plugins, bundle_toml
 from pocketfed.simulator.classifiers import about_heads, check_heads, describe_scores, head_files
-from pocketfed.simulator.config import Config, to_toml
+from pocketfed.simulator.config import Config
 from pocketfed.simulator.coreml_parts import delegated_part, embedding_part, training_part
 from pocketfed.simulator.program import recorded, task_of
 from pocketfed.simulator.simulate import load_captures
@@ -96,7 +96,7 @@ def build_bundle(
     files = {name: content for part in parts for name, content in part.files.items()}
     files |= head_files(options.heads)
     tell("writing")
-    contents = Contents(spec, task.layout, begun, to_toml(config), files, about, options.version)
+    contents = Contents(spec, task.layout, begun, bundle_toml(config), files, about, options.version)
     made = write_bundle(folder, contents, key)
     if options.max_mb is not None:
         refuse_large(made, options.max_mb)
@@ -195,5 +195,11 @@ def _inference(
 
 
 def _calibration(config: Config, task: LearningTask) -> dict[Modality, NDArray[Any]]:
-    splits = load_captures(config)
+    try:
+        splits = load_captures(config)
+    except CaptureError as error:
+        raise CaptureError(
+            f"int8 is calibrated on captures: {error} Add --no-int8 where there are none; a bundle, and what was begun with "
+            "one, does not know where its captures were"
+        ) from error
     return {modality: splits[modality].train.items[:CALIBRATION] for modality in task.views}

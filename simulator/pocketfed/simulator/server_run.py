@@ -11,7 +11,7 @@ from pocketfed.core.exclusive import exclusive
 from pocketfed.server.checkpoint import Checkpoint, recover, save_checkpoint, set_aside
 from pocketfed.server.outcome import Outcome
 from pocketfed.simulator import run_folder
-from pocketfed.simulator.bundles import config_of, open_bundle, spec_of
+from pocketfed.simulator.bundles import config_of, open_bundle, read_model, spec_of
 from pocketfed.simulator.config import Config
 from pocketfed.simulator.private import check_privacy
 from pocketfed.simulator.run_folder import RunFolder
@@ -89,7 +89,7 @@ def _begin(
 ) -> Run:
     """The configuration comes last, and makes the rest a run."""
     found = open_bundle(bundle, folder.path / BUNDLE, tell)
-    chosen = _with_rounds(config or config_of(found), rounds)
+    chosen = _with_rounds(config or read_model(bundle).config, rounds)
     _check_fits(chosen, found)
     check_privacy(chosen, folder.path, 0, deployed=True)
     if found.folder != folder.path / BUNDLE:
