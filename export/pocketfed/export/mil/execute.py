@@ -1,6 +1,6 @@
 """Running a saved program, operator by operator, each result checked against its declared shape."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from enum import StrEnum
 from typing import Any
 
@@ -26,15 +26,10 @@ class Precision(StrEnum):
     """Each result is rounded to the type that the program declares; sums inside an operator stay in float32."""
 
 
-Trace = Callable[[str, str, Tensor], None]
-"""Told of each result: operator, name, value."""
-
-
 def execute(
     program: Program,
     inputs: Mapping[str, Tensor],
     precision: Precision = Precision.EXACT,
-    trace: Trace | None = None,
 ) -> dict[str, Tensor]:
     """Run a program.
 
@@ -42,7 +37,6 @@ def execute(
         program: as it was saved.
         inputs: by name, of the declared shapes.
         precision: how results are rounded.
-        trace: is told of every result.
 
     Returns:
         The outputs, by name.
@@ -74,8 +68,6 @@ def execute(
                         f"{list(shape_of(declared))}"
                     )
                 result = rounded(result, dtype_of(declared), precision)
-                if trace is not None and operation.type != "const":
-                    trace(operation.type, output.name, result)
             known[output.name] = result
     return {name: known[name] for name in program.block.outputs}
 
