@@ -6,7 +6,8 @@ from torch import Tensor, nn
 
 from pocketfed.core.errors import ExportError
 from pocketfed.export.executorch import build_program
-from pocketfed.export.inspection import inspect_program
+from pocketfed.export.inspection import count_inside, inspect_program
+from pocketfed.export.xnnpack_operators import xnnpack_operators
 
 
 class Mixed(nn.Module):
@@ -25,9 +26,12 @@ def test_delegates_kernels_and_arena() -> None:
     assert parts.delegates == ("XnnpackBackend",)
     assert parts.kernels == {"aten::cumsum": 2}
     assert parts.slow == {"aten::cumsum": 2}
+    assert count_inside(built.buffer) == {"mixed": {"aten::cumsum": 2, "FullyConnected": 1}}
     assert parts.arena_bytes >= 2 * 4 * 4 * 4  # what a sum takes and gives at least, in float32
 
 
 def test_other_bytes_are_refused() -> None:
     with pytest.raises(ExportError, match="these 11 bytes are no ExecuTorch program"):
         inspect_program(b"not a .pte!")
+    with pytest.raises(ExportError, match="these 4 bytes are nothing that XNNPACK runs"):
+        xnnpack_operators(b"XH00")

@@ -114,10 +114,18 @@ def test_inspect(folder: Path, pocketfed: Run) -> None:
         "EmbedPhoto.mlpackage",
         "1 Core ML",
         "takes captures RGB",
+        " Conv2d, ",
+        "2 conv",
+        " more",
     ):
         assert expected in shown.out
     found = json.loads(pocketfed("inspect", folder / "made", "--json").out)
     assert {row["file"]: row["slow"] for row in found["programs"]}["train.pte"] == []
+    operators = {(row["file"], row["method"]): row["operators"] for row in found["programs"]}
+    assert operators["embed_photo.pte", "embed_photo"]["Conv2d"] >= 2
+    assert operators["EmbedPhoto.mlpackage", "main"]["conv"] == 2
+    assert operators["embed_photo_coreml.pte", "embed_photo"]["conv"] == 2
+    assert "const" not in operators["EmbedPhoto.mlpackage", "main"]
     small = pocketfed("inspect", folder / "made", "--max-mb", "0.1")
     assert small.code == 1
     assert "more than 0.1; leave out what the app does not need" in small.err

@@ -3,12 +3,15 @@
 The reader of the file format is private to ExecuTorch; tests/export/test_inspection.py says when it changed.
 """
 
+from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 from pocketfed.core.errors import ExportError
 from pocketfed.export.delegation import CHEAP
 from pocketfed.export.executorch import exporting
+from pocketfed.export.xnnpack_operators import BACKEND, xnnpack_operators
 
 
 @dataclass(frozen=True)
@@ -47,15 +50,10 @@ def inspect_program(program: bytes) -> dict[str, MethodParts]:
         ExportError: the bytes are no ExecuTorch program.
     """
     with exporting():
-        from executorch.exir._serialize._program import deserialize_pte_binary
         from executorch.exir.schema import DelegateCall, KernelCall
 
-    try:
-        plans = deserialize_pte_binary(program).program.execution_plan
-    except Exception as error:
-        raise ExportError(f"these {len(program)} bytes are no ExecuTorch program: {error}") from error
     parts = {}
-    for plan in plans:
+    for plan in _read(program).execution_plan:
         calls = [instruction.instr_args for chain in plan.chains for instruction in chain.instructions]
         names = [plan.operators[call.op_index].name for call in calls if isinstance(call, KernelCall)]
         delegates = [
@@ -67,3 +65,34 @@ def inspect_program(program: bytes) -> dict[str, MethodParts]:
             sum(plan.non_const_buffer_sizes),
         )
     return parts
+
+
+def count_inside(program: bytes) -> dict[str, dict[str, int]]:
+    """How often each operator occurs in every method, most frequent first.
+
+    Portable kernels have their own names, and what XNNPACK runs has XNNPACK's; other backends' pieces are not opened.
+
+    Raises:
+        ExportError: the bytes are no ExecuTorch program.
+    """
+    whole, found = _read(program), {}
+    for method, parts in inspect_program(program).items():
+        plan = next(plan for plan in whole.execution_plan if plan.name == method)
+        inside = Counter(parts.kernels)
+        for piece in plan.delegates:
+            if piece.id == BACKEND:
+                content = bytes(whole.backend_delegate_data[piece.processed.index].data)
+                inside.update(xnnpack_operators(content))
+        found[method] = dict(inside.most_common())
+    return found
+
+
+def _read(program: bytes) -> Any:
+    """ExecuTorch's own object for a program."""
+    with exporting():
+        from executorch.exir._serialize._program import deserialize_pte_binary
+
+    try:
+        return deserialize_pte_binary(program).program
+    except Exception as error:
+        raise ExportError(f"these {len(program)} bytes are no ExecuTorch program: {error}") from error

@@ -1,14 +1,17 @@
 """What is in a bundle, as people read it."""
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
+from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 from rich.table import Table
 
 from pocketfed.core.bundle import PROGRAM, Bundle
-from pocketfed.export.inspection import inspect_program
+from pocketfed.export.coreml.delegate import embedded_package
+from pocketfed.export.inspection import count_inside, inspect_program
 from pocketfed.export.mil import read_package
 
 BACKENDS = {"XnnpackBackend": "XNNPACK", "CoreMLBackend": "Core ML"}
@@ -25,7 +28,8 @@ class Described:
         runtime: `executorch` or `coreml`.
         precision: as the manifest says.
         size: of the file or package, bytes.
-        delegates: pieces that a backend runs, with its name; for a package, its operators.
+        delegates: pieces that a backend runs, with its name; for a package, how many operators it has.
+        operators: how often each occurs, most frequent first, by the names of what runs it; constants do not count.
         arena: planned memory in bytes; None where the system decides.
         slow: portable kernels that are not cheap, a line each.
     """
@@ -36,6 +40,7 @@ class Described:
     precision: str
     size: int
     delegates: str
+    operators: Mapping[str, int]
     arena: int | None
     slow: tuple[str, ...]
 
@@ -49,24 +54,25 @@ def describe_bundle(bundle: Bundle) -> list[Described]:
     programs = bundle.manifest.get("programs", {PROGRAM: {"runtime": "executorch", "precision": "float32"}})
     described: list[Described] = []
     for file, about in programs.items():
-        size = bundle.release.size_of(file)
+        path, size, precision = bundle.folder / file, bundle.release.size_of(file), about["precision"]
         if about["runtime"] == "coreml":
-            kinds = Counter(o.type for o in read_package(bundle.folder / file).block.operations)
-            operators = sum(kinds.values()) - kinds["const"]
-            described.append(
-                Described(
-                    file, "main", "coreml", about["precision"], size, f"{operators} operators", None, ()
-                )
-            )
+            inside = _package_operators(path)
+            count = f"{sum(inside.values())} operators"
+            described.append(Described(file, "main", "coreml", precision, size, count, inside, None, ()))
             continue
-        for method, parts in inspect_program((bundle.folder / file).read_bytes()).items():
+        program = path.read_bytes()
+        operators = count_inside(program)
+        for method, parts in inspect_program(program).items():
             pieces = ", ".join(
                 f"{count} {BACKENDS.get(n, n)}" for n, count in Counter(parts.delegates).items()
             )
             slow = tuple(f"{method}: {name}, {count} times" for name, count in parts.slow.items())
+            inside = operators[method]
+            if about.get("backend") == "coreml":
+                inside = _most_frequent(inside, _embedded_operators(program))
             described.append(
                 Described(
-                    file, method, "executorch", about["precision"], size, pieces, parts.arena_bytes, slow
+                    file, method, "executorch", precision, size, pieces, inside, parts.arena_bytes, slow
                 )
             )
     return described
@@ -92,13 +98,17 @@ def slow_kernels(programs: Sequence[Described]) -> list[str]:
     return [f"slow kernel: {program.file}: {line}" for program in programs for line in program.slow]
 
 
-def signatures(bundle: Bundle) -> list[str]:
-    """What each method takes and gives, a few lines each."""
+def signatures(bundle: Bundle, programs: Sequence[Described]) -> list[str]:
+    """What each method takes and gives, as far as the manifest says it, and what it runs, a few lines each."""
     lines: list[str] = []
-    for file, about in bundle.manifest.get("programs", {}).items():
-        for name, described in about.get("methods", {"main": about}).items():
-            takes, gives = (", ".join(map(_tensor, described[side])) for side in ("inputs", "outputs"))
-            lines += [f"{file} {name}", f"  takes {takes}", f"  gives {gives}"]
+    for program in programs:
+        about = bundle.manifest.get("programs", {}).get(program.file, {})
+        described = about.get("methods", {program.method: about}).get(program.method, {})
+        lines.append(f"{program.file} {program.method}")
+        for word, side in (("takes", "inputs"), ("gives", "outputs")):
+            if side in described:
+                lines.append(f"  {word} {', '.join(map(_tensor, described[side]))}")
+        lines.append(f"  runs {_frequent(program.operators)}")
     return lines
 
 
@@ -117,3 +127,33 @@ def classifiers(bundle: Bundle) -> list[str]:
 
 def _tensor(value: dict[str, Any]) -> str:
     return f"{value['name']} {value['dtype']} {value['shape']}"
+
+
+def _frequent(operators: Mapping[str, int], shown: int = 6) -> str:
+    """The most frequent ones, and how many others.
+
+    >>> _frequent({"conv": 9, "add": 2, "silu": 1}, shown=2)
+    '9 conv, 2 add, 1 more'
+    """
+    named = [f"{count} {name}" for name, count in list(operators.items())[:shown]]
+    rest = list(operators.values())[shown:]
+    return ", ".join([*named, *([f"{sum(rest)} more"] if rest else [])]) or "nothing"
+
+
+def _most_frequent(*counts: Mapping[str, int]) -> dict[str, int]:
+    """All counts together, the largest first."""
+    every = Counter[str]()
+    for part in counts:
+        every.update(part)
+    return dict(every.most_common())
+
+
+def _package_operators(package: Path) -> dict[str, int]:
+    kinds = Counter(operation.type for operation in read_package(package).block.operations)
+    del kinds["const"]
+    return _most_frequent(kinds)
+
+
+def _embedded_operators(program: bytes) -> dict[str, int]:
+    with TemporaryDirectory() as place:
+        return _package_operators(embedded_package(program, Path(place)))

@@ -55,7 +55,7 @@ def inspect(
                 soft_wrap=True,
             )
         console.print(programs_table(programs))
-        for line in (*signatures(bundle), *classifiers(bundle)):
+        for line in (*signatures(bundle, programs), *classifiers(bundle)):
             console.print(line, markup=False, highlight=False, soft_wrap=True)
         for line in slow_kernels(programs):
             console.print(line, soft_wrap=True)
