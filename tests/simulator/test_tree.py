@@ -81,7 +81,7 @@ class Liar(Phone):
         if task.kind == "query":
             return super().work(task)
         weights = 1000 * START.astype(np.float64)[None]
-        part = Part(weights, np.full((1, 1), 1000.0), 1000, repr(FedAvg()), {}, {}, {}, 1, LAYOUT.digest)
+        part = Part(weights, np.full((1, 1), 1000.0), 1000, repr(FedAvg()), round=1, layout=LAYOUT.digest)
         return {FOLD: part_items(part)}
 
 
