@@ -57,8 +57,8 @@ def parts(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """Small things in place of a bundle, a runtime and a folder of captures."""
     bundle = SimpleNamespace(spec=SPEC, program=b"", id="cd" * 32, version=1, read_layout=lambda: LAYOUT)
     monkeypatch.setattr("pocketfed.simulator.bundles.open_bundle", lambda path, made, tell: bundle)
-    monkeypatch.setattr("pocketfed.mobile_client.runtime.ExecutorchRuntime", Adder)
-    monkeypatch.setattr("pocketfed.mobile_client.capture_store.CaptureStore", Store)
+    monkeypatch.setattr("pocketfed.mobile_client.flower.participation.ExecutorchRuntime", Adder)
+    monkeypatch.setattr("pocketfed.mobile_client.flower.participation.CaptureStore", Store)
     before = {name: signal.getsignal(name) for name in (signal.SIGTERM, signal.SIGINT)}
     signal.signal(signal.SIGINT, signal.default_int_handler)  # what runs in the background ignores it
     yield
