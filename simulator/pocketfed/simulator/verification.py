@@ -18,7 +18,15 @@ from pocketfed.mobile_client.runtime import ExecutorchRuntime, runtime_version
 from pocketfed.simulator.bundles import config_of
 from pocketfed.simulator.config import Config
 from pocketfed.simulator.coreml_verification import verify_core_ml
-from pocketfed.simulator.parity import CAPTURES_EACH, Parity, distance, embedded, largest_error, real_inputs
+from pocketfed.simulator.parity import (
+    CAPTURES_EACH,
+    Parity,
+    chaos_of,
+    distance,
+    embedded,
+    largest_error,
+    real_inputs,
+)
 from pocketfed.simulator.program import task_of
 
 
@@ -76,8 +84,9 @@ def _training(
         found = runtime.run(method.name, [value.numpy() for value in inputs])
         wanted = method.function(*inputs)
         names = ("loss", "weights", "state") if method.name.startswith("step") else ("features",)
-        for name, a, b in zip(names, found, wanted, strict=True):
-            yield Parity(PROGRAM, f"{method.name}, {name}", "float32", distance(torch.as_tensor(a), b))
+        chaos = chaos_of(method, inputs, wanted)
+        for name, a, b, c in zip(names, found, wanted, chaos, strict=True):
+            yield Parity(PROGRAM, f"{method.name}, {name}", "float32", distance(torch.as_tensor(a), b), c)
 
 
 def _inference(

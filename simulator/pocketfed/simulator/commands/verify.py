@@ -52,7 +52,6 @@ def verify(
         if signature_only:
             return
         from pocketfed.core.plugins import load_plugins
-        from pocketfed.simulator.parity import BOUNDS
         from pocketfed.simulator.verification import verify_programs
 
         load_plugins(plugin or [])
@@ -65,7 +64,7 @@ def verify(
             table.add_row(f"[bold]{row.program}[/bold]")
         former = row.program
         table.add_row(
-            f"  {row.what}", row.precision, f"{row.error:.1e}", f"{BOUNDS[row.precision]:.0e}",
+            f"  {row.what}", row.precision, f"{row.error:.1e}", f"{row.bound:.0e}",
             "ok" if row.agrees else "[red]disagrees[/red]",
         )  # fmt: skip
     console.print(table)
