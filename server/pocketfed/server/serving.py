@@ -1,7 +1,6 @@
 """An application on uvicorn, in a thread of this process."""
 
 import asyncio
-import gc
 import socket
 import ssl
 import threading
@@ -113,10 +112,6 @@ class Serving:
         return f"{self._scheme}://{authority(host, self.port)}"
 
     def __enter__(self) -> Self:
-        # What is here by now stays. Collections that leave it out come often and cost little, and closed connections,
-        # which are cycles with up to a megabyte of TLS buffers, go soon.
-        gc.collect()
-        gc.freeze()
         self._thread.start()
         until = time.monotonic() + START_WITHIN
         while not self._server.started:
