@@ -207,6 +207,7 @@ def test_servers(
     assert re.search("is no bundle|cannot be read", capsys.readouterr().err)
 
 
+@pytest.mark.long
 def test_a_deployment(captures: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The three commands of docs/serve.md, as typed but for a small network, one round and a free port."""
     monkeypatch.chdir(tmp_path)

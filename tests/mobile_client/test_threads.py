@@ -48,6 +48,7 @@ save_file({str(i): array for i, array in enumerate(found)}, outputs)
 """
 
 
+@pytest.mark.long
 def test_results_do_not_depend_on_it(program: Path, spec: ProgramSpec, tmp_path: Path) -> None:
     """In a process for each number, like phones: a pool that is replaced later stops ExecuTorch."""
     rng = np.random.default_rng(0)

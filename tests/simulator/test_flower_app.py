@@ -234,6 +234,7 @@ def options(words: Sequence[str]) -> list[str]:
     return [word for word in words if word.startswith("-")]
 
 
+@pytest.mark.long
 def test_a_run_goes_on_where_it_stopped(tmp_path: Path) -> None:
     """The app on Flower's grid and server, without the processes in between."""
     config = two_phones(tmp_path / "files", minimum=1)

@@ -164,6 +164,7 @@ def add_in_any_time() -> ClientApp:
     return app
 
 
+@pytest.mark.long
 def test_a_run_is_the_same_twice_whoever_is_quick_for_real() -> None:
     def run() -> tuple[list[float], list[tuple[int, ...]], NDArray[np.float32]]:
         clock, roster = SimulatedClock(), Roster(status_age=math.inf)

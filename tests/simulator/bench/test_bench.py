@@ -75,6 +75,7 @@ def plugin(tmp_path: Path) -> Iterator[Path]:
         del sys.modules[name]
 
 
+@pytest.mark.long
 def test_figures_of_a_network(pocketfed: Callable[..., Shown], plugin: Path, tmp_path: Path) -> None:
     figures, picture = tmp_path / "figures.json", tmp_path / "ratios.png"
     shown = pocketfed(
