@@ -11,7 +11,7 @@ from pocketfed.core.modality import Modality
 from pocketfed.core.plan import PhoneStatus
 from pocketfed.server import roster as rosters
 from pocketfed.server.roster import Requirements, Roster, call_roll, version_of
-from tests.server.scripted_grid import ScriptedGrid, adds, fleet
+from tests.server.scripted_grid import ScriptedGrid, adds, fleet, silent
 
 GOOD = PhoneStatus(1, {Modality.PHOTO: 5}, 2_000, True, "1.10", "abc")
 
@@ -48,6 +48,31 @@ def test_statuses_are_asked_for_once_and_again_when_they_are_old() -> None:
     assert roster.eligible() == {0: 100, 1: 101, 2: 102}
     roster.refresh(grid, lambda: 101.0)
     assert grid.questions == 6
+
+
+def test_a_phone_that_declines_again_and_again_rests_longer_each_time_up_to_a_bound() -> None:
+    grid, roster = fleet({0: adds(1)}), Roster(status_age=math.inf)
+    roster.refresh(grid, lambda: 0.0)
+    now, rests = 0.0, []
+    for _ in range(7):
+        roster.rest([100], lambda: now)  # noqa: B023 - called at once
+        rests.append(next(s for s in range(10_000) if roster.eligible(lambda: now + s)))  # noqa: B023
+        now += rests[-1]
+    assert rests == [30, 60, 120, 240, 480, 900, 900]
+    now += rosters.LONGEST_REST
+    roster.refresh(grid, lambda: now)
+    roster.rest([100], lambda: now)
+    assert not roster.eligible(lambda: now + 29)
+    assert roster.eligible(lambda: now + 30) == {0: 100}  # what it said long ago is forgotten
+
+
+def test_a_question_of_another_run_is_not_waited_for() -> None:
+    roster, lost, grid = Roster(), fleet({0: silent}), fleet({0: adds(1)})
+    lost.push_messages = lambda messages: [""] * len(list(messages))  # type: ignore[method-assign]
+    roster.refresh(lost, lambda: 0.0)
+    assert roster.eligible() == {}
+    roster.refresh(grid, lambda: 1.0)
+    assert roster.eligible() == {0: 100}
 
 
 def test_a_roster_that_never_asks_again_asks_once() -> None:

@@ -38,6 +38,9 @@ FAILED = 2
 """Error code of an answer that says why training failed; Flower's code for an exception in a ClientApp."""
 
 
+ENVELOPE = 1 << 20
+"""Bytes that a message may have besides its weights."""
+
 LONGEST_TEXT = 200
 """Characters of a text in a status."""
 

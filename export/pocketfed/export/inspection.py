@@ -5,7 +5,7 @@ The reader of the file format is private to ExecuTorch; tests/export/test_inspec
 
 from collections import Counter
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from pocketfed.core.errors import ExportError
@@ -22,11 +22,18 @@ class MethodParts:
         delegates: backends, one entry for each piece that a backend runs.
         kernels: how often each operator runs outside a backend, as a portable kernel.
         arena_bytes: memory that ExecuTorch plans for it; a backend's own workspace comes on top.
+        inside: how often each operator occurs in XNNPACK's pieces, by XNNPACK's names, if they were opened.
     """
 
     delegates: tuple[str, ...]
     kernels: Mapping[str, int]
     arena_bytes: int
+    inside: Mapping[str, int] = field(default_factory=dict)
+
+    @property
+    def operators(self) -> dict[str, int]:
+        """All of which it is known how often they run, most frequent first."""
+        return dict((Counter(self.kernels) + Counter(self.inside)).most_common())
 
     @property
     def slow(self) -> dict[str, int]:
@@ -43,17 +50,26 @@ def slow_operators(program: bytes) -> list[str]:
     ]
 
 
-def inspect_program(program: bytes) -> dict[str, MethodParts]:
+def inspect_program(program: bytes, open_pieces: bool = False) -> dict[str, MethodParts]:
     """Every method of a program, by name.
+
+    Args:
+        program: a `.pte`.
+        open_pieces: whether to look into XNNPACK's pieces, too, which takes longer. Other backends' stay closed.
 
     Raises:
         ExportError: the bytes are no ExecuTorch program.
     """
     with exporting():
+        from executorch.exir._serialize._program import deserialize_pte_binary
         from executorch.exir.schema import DelegateCall, KernelCall
 
+    try:
+        whole = deserialize_pte_binary(program).program
+    except Exception as error:
+        raise ExportError(f"these {len(program)} bytes are no ExecuTorch program: {error}") from error
     parts = {}
-    for plan in _read(program).execution_plan:
+    for plan in whole.execution_plan:
         calls = [instruction.instr_args for chain in plan.chains for instruction in chain.instructions]
         names = [plan.operators[call.op_index].name for call in calls if isinstance(call, KernelCall)]
         delegates = [
@@ -63,36 +79,16 @@ def inspect_program(program: bytes) -> dict[str, MethodParts]:
             tuple(delegates),
             {name: names.count(name) for name in dict.fromkeys(names)},
             sum(plan.non_const_buffer_sizes),
+            _inside(whole, plan) if open_pieces else {},
         )
     return parts
 
 
-def count_inside(program: bytes) -> dict[str, dict[str, int]]:
-    """How often each operator occurs in every method, most frequent first.
-
-    Portable kernels have their own names, and what XNNPACK runs has XNNPACK's; other backends' pieces are not opened.
-
-    Raises:
-        ExportError: the bytes are no ExecuTorch program.
-    """
-    whole, found = _read(program), {}
-    for method, parts in inspect_program(program).items():
-        plan = next(plan for plan in whole.execution_plan if plan.name == method)
-        inside = Counter(parts.kernels)
-        for piece in plan.delegates:
-            if piece.id == BACKEND:
-                content = bytes(whole.backend_delegate_data[piece.processed.index].data)
-                inside.update(xnnpack_operators(content))
-        found[method] = dict(inside.most_common())
+def _inside(program: Any, plan: Any) -> Counter[str]:
+    """Of ExecuTorch's own objects for a program and one of its methods."""
+    found = Counter[str]()
+    for piece in plan.delegates:
+        if piece.id == BACKEND:
+            content = program.backend_delegate_data[piece.processed.index].data
+            found.update(xnnpack_operators(bytes(content)))
     return found
-
-
-def _read(program: bytes) -> Any:
-    """ExecuTorch's own object for a program."""
-    with exporting():
-        from executorch.exir._serialize._program import deserialize_pte_binary
-
-    try:
-        return deserialize_pte_binary(program).program
-    except Exception as error:
-        raise ExportError(f"these {len(program)} bytes are no ExecuTorch program: {error}") from error

@@ -141,7 +141,10 @@ def reusing_object_ids() -> AbstractContextManager[None]:
 
 class GivenUp(Exception):
     """Flower has ended the run, since it showed no life for a minute by the clock: the machine slept, or its clock was
-    set. No message of the run goes out any more, and no answer is taken; another run has to be begun."""
+    set. No message of the run goes out any more, and no answer is taken; another run has to be begun.
+
+    Raised by `Fleet.online`, `post` and `answers`, within `HEARTBEAT` seconds.
+    """
 
 
 @dataclass(frozen=True)
@@ -229,7 +232,6 @@ class Fleet:
 
         Raises:
             DatabaseError: the disk is full. So do all methods that write; the run is over then.
-            GivenUp: not here, but by `online`, `post` and `answers` later on.
         """
         self._ended.set()
         self._ended, self._fault = threading.Event(), None

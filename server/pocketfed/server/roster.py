@@ -96,7 +96,6 @@ class Roster:
     _online: set[int] = field(default_factory=set)
     _benched: set[int] = field(default_factory=set)
     _rests: dict[int, tuple[float, float]] = field(default_factory=dict)  # by node: how long, until when
-    _resting: set[int] = field(default_factory=set)
     _owing: dict[int, float] = field(
         default_factory=dict
     )  # by node: since when nothing was heard of what it was asked
@@ -108,18 +107,18 @@ class Roster:
             self._grid, self._asked = grid, {}  # nobody answers what another run has asked
         self._online = set(grid.get_node_ids())
         self._rests = {node: rest for node, rest in self._rests.items() if rest[1] + LONGEST_REST > now()}
-        self._resting = {node for node, (_, until) in self._rests.items() if until > now()}
         self._read(grid, now())
         self._ask(grid, now())
         self._read(grid, now())  # an engine in this process has answered already
 
-    def eligible(self) -> dict[int, int]:
+    def eligible(self, now: Callable[[], float] = time.monotonic) -> dict[int, int]:
         """Phones that may be chosen: {phone number: node id}, in rising order of the number.
 
         If two nodes call themselves by one number, the one with the smaller node id is that phone.
         """
         numbers: dict[int, int] = {}
-        for node in sorted(self._online - self._benched - self._resting):
+        resting = {node for node, (_, until) in self._rests.items() if until > now()}
+        for node in sorted(self._online - self._benched - resting):
             status = self.statuses.get(node)
             if status is not None and self.requirements.missing(status) is None:
                 numbers.setdefault(status.number, node)
@@ -137,7 +136,6 @@ class Roster:
             before, _ = self._rests.get(node, (REST / 2, 0.0))
             seconds = min(LONGEST_REST, 2 * before)
             self._rests[node] = seconds, now() + seconds
-            self._resting.add(node)
 
     def owe(self, nodes: Iterable[int], patience: float, now: Callable[[], float] = time.monotonic) -> None:
         """These were not waited for; bench those of which nothing was heard for longer than the patience, in seconds."""

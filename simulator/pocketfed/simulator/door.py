@@ -6,6 +6,7 @@ from fastapi import FastAPI
 
 from pocketfed.core.bundle import Bundle
 from pocketfed.core.layout import Layout
+from pocketfed.core.wire import ENVELOPE
 from pocketfed.server.aggregators import Aggregator, fold_bytes
 from pocketfed.server.flower_private import Fleet
 from pocketfed.server.offering import FILES, bundle_routes
@@ -15,9 +16,6 @@ from pocketfed.server.watch.metrics import Metrics
 from pocketfed.server.watch.request_times import RequestTimes
 from pocketfed.server.watch.routes import watch_routes
 from pocketfed.server.watch.scoreboard import Scoreboard
-
-ENVELOPE = 1 << 20
-"""Bytes that an answer may have besides its weights."""
 
 UPLOAD = "/v1/fleet/push-object"
 """The call whose body carries weights; those of all others are small."""

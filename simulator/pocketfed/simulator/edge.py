@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from pocketfed.core.errors import HomeError, PocketfedError, ServerError
+from pocketfed.core.wire import ENVELOPE
 from pocketfed.mobile_client.connection import Retry, trust
 from pocketfed.mobile_client.flower.agent import Agent, Pace
 from pocketfed.mobile_client.flower.calls import Caller
@@ -27,7 +28,7 @@ from pocketfed.server.watch.metrics import Metrics
 from pocketfed.server.watch.scoreboard import Scoreboard
 from pocketfed.server.watch.watcher import Everyone, ServerWatcher
 from pocketfed.simulator.deployment import AGAIN, Place, may_be_edge, requirements_of, rounds_of
-from pocketfed.simulator.door import ENVELOPE, application, largest_answer
+from pocketfed.simulator.door import application, largest_answer
 from pocketfed.simulator.edge_work import EdgeWork, Stopped
 from pocketfed.simulator.metrics_file import MetricsFile
 from pocketfed.simulator.run_folder import Record, record_of

@@ -11,7 +11,7 @@ from rich.table import Table
 
 from pocketfed.core.bundle import PROGRAM, Bundle
 from pocketfed.export.coreml.delegate import embedded_package
-from pocketfed.export.inspection import count_inside, inspect_program
+from pocketfed.export.inspection import inspect_program
 from pocketfed.export.mil import read_package
 
 BACKENDS = {"XnnpackBackend": "XNNPACK", "CoreMLBackend": "Core ML"}
@@ -61,13 +61,12 @@ def describe_bundle(bundle: Bundle) -> list[Described]:
             described.append(Described(file, "main", "coreml", precision, size, count, inside, None, ()))
             continue
         program = path.read_bytes()
-        operators = count_inside(program)
-        for method, parts in inspect_program(program).items():
+        for method, parts in inspect_program(program, open_pieces=True).items():
             pieces = ", ".join(
                 f"{count} {BACKENDS.get(n, n)}" for n, count in Counter(parts.delegates).items()
             )
             slow = tuple(f"{method}: {name}, {count} times" for name, count in parts.slow.items())
-            inside = operators[method]
+            inside = parts.operators
             if about.get("backend") == "coreml":
                 inside = _most_frequent(inside, _embedded_operators(program))
             described.append(

@@ -2,8 +2,8 @@
 
 Adding one is a file beside this one and a line in `BACKBONES`; from outside the package, `register` in a file that
 `plugins` names. `timm:NAME` is a network of timm that takes inputs of any size, untrained, and `timm:NAME+groupnorm` the
-same without batch normalisation. A family's bare name is its size for phones, 0.2 to 2 M parameters; published sizes have a suffix or the
-name under which they are known. Files are imported when asked for.
+same without batch normalisation. A family's bare name is its size for phones, 0.2 to 2 M parameters; published sizes have
+a suffix or the name under which they are known. Files are imported when asked for.
 """
 
 import difflib

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from pocketfed.core.bundle import Bundle
+from pocketfed.core.wire import ENVELOPE
 from pocketfed.mobile_client.capture_store import CaptureStore
 from pocketfed.mobile_client.flower.agent import Agent
 from pocketfed.mobile_client.flower.calls import Caller
@@ -22,9 +23,6 @@ from pocketfed.mobile_client.gate import Gate
 from pocketfed.mobile_client.renewal import Renewal, Renewed
 from pocketfed.mobile_client.runtime import ExecutorchRuntime
 from pocketfed.mobile_client.taking_part import Own
-
-ENVELOPE = 1 << 20
-"""Bytes that an answer of the server may have besides the weights, the largest thing that it sends."""
 
 log = logging.getLogger(__name__)
 
@@ -103,7 +101,7 @@ class Participation:
         )  # fmt: skip
         about = (terms.number, bundle.id[:12], bundle.version, threads)
         log.info("phone %d with bundle %s, version %d, threads: %d", *about)
-        largest = 4 * spec.weights + ENVELOPE
+        largest = 4 * spec.weights + ENVELOPE  # the weights are the largest thing that a server sends
         with Caller(terms.server, self._key, verify=terms.verify, max_answer=largest) as caller:
             fleet = Fleet(caller)
             member = Membership(fleet, home.node, terms.heartbeat)

@@ -3,6 +3,7 @@
 import asyncio
 import json
 from collections.abc import Mapping
+from typing import NoReturn
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
@@ -36,7 +37,7 @@ class BoundedBody:
             stall: seconds that a body may take from one piece to the next.
         """
         self._app, self._most, self._large, self._stall = app, most, large or {}, stall
-        self._together = AT_ONCE * max(most, *self._large.values(), 0)
+        self._together = AT_ONCE * max([most, *self._large.values()])
         self._held = 0
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -53,7 +54,7 @@ class BoundedBody:
     async def _bounded(self, scope: Scope, receive: Receive, send: Send, most: int) -> None:
         read, complete, begun, refused = 0, False, False, False
 
-        async def refuse(status: int, detail: str) -> None:
+        async def refuse(status: int, detail: str) -> NoReturn:
             nonlocal refused
             if not refused and not begun:
                 await _refuse(send, status, detail)
@@ -68,7 +69,6 @@ class BoundedBody:
                 message = await asyncio.wait_for(receive(), self._stall)
             except TimeoutError:
                 await refuse(408, f"The body has stood still for {self._stall:g} seconds.")
-                raise
             if message["type"] == "http.request":
                 size = len(message.get("body", b""))
                 read, self._held = read + size, self._held + size
