@@ -1,16 +1,13 @@
 """Large requests take turns, and none waits for ever."""
 
 import asyncio
-import socket
 from collections.abc import Callable
 from typing import Any
 
-import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from pocketfed.server.turns import PIECE, Turns
-from tests.server.serving import serving
 
 LARGE = {"type": "http", "path": "/large"}
 SMALL = {"type": "http", "path": "/small"}
@@ -81,24 +78,3 @@ def test_an_answer_in_pieces_is_the_same_answer(length: int, more: bool) -> None
     assert b"".join(piece["body"] for piece in pieces) == body
     assert max(len(piece["body"]) for piece in pieces) <= PIECE
     assert [piece["more_body"] for piece in pieces] == [True] * (len(pieces) - 1) + [more]
-
-
-def test_behind_a_large_answer_the_connection_is_closed() -> None:
-    """With its buffers. Small calls go on over theirs."""
-
-    async def answer(scope: Any, receive: Any, send: Any) -> None:
-        await receive()
-        await send({"type": "http.response.start", "status": 200, "headers": [(b"content-length", b"0")]})
-        await send({"type": "http.response.body"})
-
-    with serving(Turns(answer, ["/large"])) as port:
-        for path, goes_on in (("/small", True), ("/large", False)):
-            with socket.create_connection(("127.0.0.1", port), timeout=10) as line:
-                line.sendall(f"GET {path} HTTP/1.1\r\nHost: x\r\n\r\n".encode())
-                assert line.recv(4096).startswith(b"HTTP/1.1 200")
-                line.settimeout(0.3 if goes_on else 10)
-                if goes_on:
-                    with pytest.raises(TimeoutError):
-                        line.recv(1)
-                else:
-                    assert line.recv(1) == b""

@@ -14,6 +14,7 @@ import uvicorn
 from anyio import to_thread
 
 from pocketfed.core.errors import KeyFileError, ServerError
+from pocketfed.server.tls_buffers import keep_tls_buffers_small
 
 START_WITHIN = 30.0
 """Seconds."""
@@ -73,6 +74,7 @@ class Serving:
         """
         if tls is not None:
             tls.check()
+            keep_tls_buffers_small()
         try:
             family = socket.AF_INET6 if ":" in host else socket.AF_INET
             self._socket = socket.create_server((host, port), family=family, backlog=1024)
@@ -85,6 +87,7 @@ class Serving:
         self._server = uvicorn.Server(
             uvicorn.Config(
                 app,
+                loop="asyncio",  # see tls_buffers
                 log_config=None,
                 access_log=False,
                 lifespan="off",

@@ -6,8 +6,8 @@ from contextlib import AsyncExitStack
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-PIECE = 1 << 16
-"""Bytes of an answer that are handed over at once."""
+PIECE = 1 << 14
+"""Bytes of an answer that are handed over at once. A connection keeps a buffer of about that size (tls_buffers)."""
 
 
 class Turns:
@@ -15,8 +15,7 @@ class Turns:
 
     A request that waits is not read beyond what the connection holds anyway, and nothing has been prepared for it. An
     answer is handed over in pieces, so that a turn lasts until the phone has taken nearly all of it. Slow phones hold
-    up nobody for long: after `longest` seconds a turn is the next one's, and the slow phone goes on without. Behind the
-    answer the connection is closed: one that has carried weights over TLS keeps a megabyte of buffers while it lives.
+    up nobody for long: after `longest` seconds a turn is the next one's, and the slow phone goes on without.
     """
 
     def __init__(self, app: ASGIApp, paths: Collection[str], most: int = 16, longest: float = 5.0) -> None:
@@ -41,7 +40,7 @@ class Turns:
             turn = _Turn(self._free)
             stack.callback(turn.end)
             stack.callback(asyncio.get_running_loop().call_later(self._longest, turn.end).cancel)
-            await self._app(scope, receive, _in_pieces(_closing(send)))
+            await self._app(scope, receive, _in_pieces(send))
 
 
 class _Turn:
@@ -54,18 +53,6 @@ class _Turn:
         if not self._is_over:
             self._is_over = True
             self._free.release()
-
-
-def _closing(send: Send) -> Send:
-    """Announce that the connection is closed behind the answer; uvicorn does it."""
-
-    async def sending(message: Message) -> None:
-        if message["type"] == "http.response.start":
-            headers = [*message.get("headers", ()), (b"connection", b"close")]
-            message = {**message, "headers": headers}
-        await send(message)
-
-    return sending
 
 
 def _in_pieces(send: Send) -> Send:

@@ -150,7 +150,7 @@ def serve(
                 )
 
         # What has been imported stays. Collections that leave it out come often and cost little, and closed connections,
-        # which are cycles with up to a megabyte of TLS buffers each, go soon.
+        # which are cycles with their TLS buffers, go soon.
         gc.collect()
         gc.freeze()
         with structured_logs(LogFormat(log_format), state):
