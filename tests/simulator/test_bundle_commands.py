@@ -23,7 +23,7 @@ from pocketfed.export.mil.operators import OPERATORS
 from pocketfed.simulator import bundling, verification
 from pocketfed.simulator.bundling import Options, build_bundle
 from pocketfed.simulator.config import Config, build_config
-from pocketfed.simulator.parity import CAPTURES_EACH, largest_error
+from pocketfed.simulator.parity import CAPTURES_EACH, Parity, distance, in_batches, lost_of
 from tests.conftest import Shown
 from tests.simulator.capture_folders import make_captures
 
@@ -95,10 +95,28 @@ def test_a_bundle_has_what_an_app_needs(folder: Path) -> None:
     assert [value["name"] for value in step["inputs"]] == [
         "weights", "state", "weights that the round began with", "photo captures", "photo noise", "hyper",
     ]  # fmt: skip
-    assert step["inputs"][3] == {"name": "photo captures", "shape": [4, 16, 16, 3], "dtype": "uint8"}
-    assert bundle.manifest["noise"]["photo"][:2] == ["area", "aspect"]
-    assert bundle.manifest["hyper"][0] == "learning_rate"
+    assert step["inputs"][3] == {
+        "name": "photo captures", "shape": [4, 16, 16, 3], "dtype": "uint8", "unit": "sRGB, 0 to 255",
+    }  # fmt: skip
+    assert step["inputs"][-1]["names"][-2:] == ["epsilon", "photo captures that count"]
+    assert step["inputs"][-1]["shape"] == [len(step["inputs"][-1]["names"])]
+    assert gradient["inputs"][-1]["names"] == step["inputs"][-1]["names"]
+    every = [
+        value
+        for program in programs.values()
+        for about in program.get("methods", {"main": program}).values()
+        for value in (*about["inputs"], *about["outputs"])
+    ]
+    assert all(value["unit"] for value in every)
+    assert programs["train.pte"]["least"] == f"ExecuTorch {bundle.manifest['made_with']['executorch']}"
+    assert programs["EmbedPhoto.mlpackage"]["least"] == "iOS 17"
+    noise = bundle.manifest["noise"]["photo"]
+    assert noise["distribution"] == "uniform in [0, 1)"
+    assert noise["names"][:2] == ["area", "aspect"]
+    assert step["inputs"][4]["shape"] == [4, 2, len(noise["names"])]
+    assert bundle.manifest["hyper"][0] == {"name": "learning_rate", "default": 0.03, "range": "above 0"}
     assert bundle.manifest["captures"]["photo"]["unit"] == "sRGB, 0 to 255"
+    assert "square" in bundle.manifest["captures"]["photo"]["prepare"]
     assert set(bundle.manifest["made_with"]) == {"executorch", "torch", "torchao", "coremltools"}
     assert "Core ML for photos" in said
 
@@ -160,9 +178,49 @@ def test_every_capture_counts_and_every_place_in_a_batch(count: int, batch: int,
         return found
 
     wanted = torch.from_numpy(captures).float()
-    assert largest_error(run, captures, batch, wanted) == pytest.approx(0.5 / count)
+    assert distance(*in_batches(run, captures, batch, wanted)) == pytest.approx(0.5 / count)
     given = -1000
-    assert largest_error(run, captures, batch, wanted) == 0
+    assert distance(*in_batches(run, captures, batch, wanted)) == 0
+
+
+def test_a_program_that_ignores_its_captures_disagrees_although_it_is_near_all_results() -> None:
+    wanted = 10 + torch.rand(64, 8, generator=torch.Generator().manual_seed(0))
+    constant = wanted.mean(0).expand_as(wanted)
+    row = Parity("a.pte", "embed_photo", "int8", distance(constant, wanted), lost=lost_of(constant, wanted))
+    assert row.error < row.bound
+    assert not row.agrees
+    rounded = (wanted * 64).round() / 64
+    assert Parity(
+        "a.pte", "embed_photo", "int8", distance(rounded, wanted), lost=lost_of(rounded, wanted)
+    ).agrees
+
+
+def test_programs_that_the_manifest_does_not_name_are_not_passed_over(
+    folder: Path, tmp_path: Path, pocketfed: Run
+) -> None:
+    bundle = read_bundle(folder / "made")
+    files = {
+        name: (bundle.folder / name).read_bytes()
+        for name in bundle.release.files
+        if "/" in name or name.endswith("pte")
+    }
+    about = {
+        name: bundle.manifest[name] for name in ("programs", "backbone", "features", "optimiser", "plugins")
+    }
+    config = (bundle.folder / "config.toml").read_text()
+    for programs, missing in (
+        ({}, "embed_photo.pte"),
+        ({**about["programs"], "embed_video.pte": {"runtime": "executorch"}}, "(embed_video.pte)"),
+    ):
+        stated = {**about, "programs": programs}
+        write_bundle(
+            tmp_path / "other",
+            Contents(bundle.spec, bundle.read_layout(), bundle.weights, config, files, stated),
+        )
+        shown = pocketfed("verify", tmp_path / "other")
+        assert shown.code == 2
+        assert "other programs than its files" in shown.err
+        assert missing in shown.err
 
 
 def test_programs_with_other_weights_inside_disagree(folder: Path, tmp_path: Path, pocketfed: Run) -> None:

@@ -37,5 +37,16 @@ class Hyper:
         return np.asarray([*astuple(self), *counts], dtype=np.float32)
 
 
+RANGES = {
+    "learning_rate": "above 0",
+    "momentum": "[0, 1)",
+    "weight_decay": "at least 0",
+    "proximal": "at least 0",
+    "temperature": "above 0",
+    "second_momentum": "[0, 1)",
+    "epsilon": "above 0",
+}
+"""Of each field, in words."""
+
 HYPER = tuple(field.name for field in fields(Hyper))
 """Names of the first entries of the vector, in order."""

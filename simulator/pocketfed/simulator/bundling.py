@@ -17,6 +17,7 @@ from pocketfed.core.learning_task import LearningTask, initial_weights
 from pocketfed.core.manifest import about_task, describe_embedding, describe_step
 from pocketfed.core.modality import Modality
 from pocketfed.core.program_spec import program_spec
+from pocketfed.core.runtime_version import RUNTIME
 from pocketfed.core.signing import SigningKey
 from pocketfed.export.coreml.compression import Weights
 from pocketfed.export.inference import Precision, export_inference
@@ -160,7 +161,7 @@ def _training(config: Config, task: LearningTask) -> Part:
         method.name: (describe_step if method.name.startswith("step") else describe_embedding)(method)
         for method in methods(task, mixed)
     }
-    about = {"runtime": "executorch", "backend": "xnnpack", "precision": "float32", "methods": described}
+    about = {**_xnnpack(), "precision": "float32", "methods": described}
     return Part({PROGRAM: program}, {PROGRAM: about})
 
 
@@ -187,11 +188,17 @@ def _inference(
     if head is not None:
         described["outputs"] = [describe_scores(head, batch)]
     described["inputs"] = described["inputs"][1:]  # the weights are inside
-    about = {
-        "runtime": "executorch", "backend": "xnnpack", "precision": precision,
-        "methods": {method: described},
-    }  # fmt: skip
+    about = {**_xnnpack(), "precision": precision, "methods": {method: described}}
     return Part({name: program.buffer}, {name: about})
+
+
+def _xnnpack() -> dict[str, Any]:
+    """Of programs that the runtime takes which they were made with, and later ones."""
+    return {
+        "runtime": "executorch",
+        "least": f"ExecuTorch {exporter_versions()[RUNTIME]}",
+        "backend": "xnnpack",
+    }
 
 
 def _calibration(config: Config, task: LearningTask) -> dict[Modality, NDArray[Any]]:

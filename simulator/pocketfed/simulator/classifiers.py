@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from pocketfed.core.errors import HeadError
 from pocketfed.core.head import Head, about_encoder, encoder_digest, head_bytes, read_head
 from pocketfed.core.learning_task import LearningTask
+from pocketfed.core.manifest import describe_tensor
 from pocketfed.core.modality import Modality
 from pocketfed.export.coreml.embedding import SCORES
 
@@ -90,4 +91,4 @@ def _file(modality: Modality) -> str:
 
 def describe_scores(head: Head, batch: int) -> dict[str, Any]:
     """A classifier's output in the manifest."""
-    return {"name": SCORES, "shape": [batch, len(head.classes)], "dtype": "float32"}
+    return describe_tensor(SCORES, [batch, len(head.classes)], "float32", "logits in the order of the labels")

@@ -9,7 +9,17 @@ from numpy.typing import NDArray
 from pocketfed.core.head import Head
 from pocketfed.core.learning_step import embed_method, gradient_method
 from pocketfed.core.learning_task import LearningTask
-from pocketfed.core.manifest import about_task, describe_embedding
+from pocketfed.core.manifest import (
+    FEATURES,
+    LOSS,
+    UNIFORM,
+    UNITS,
+    WEIGHTS,
+    about_task,
+    describe_embedding,
+    describe_tensor,
+    hyper_names,
+)
 from pocketfed.core.modality import Modality
 from pocketfed.export.coreml.compression import Weights
 from pocketfed.export.coreml.convert import package_files
@@ -21,6 +31,13 @@ from pocketfed.simulator.classifiers import describe_scores
 
 IOS = "iOS 17"
 """Least system of Core ML packages."""
+
+GRADIENTS = (
+    LOSS,
+    "of the weights that train, which come first",
+    "of the last weights, to be copied over them",
+)
+"""Units of the outputs of a package with loss and gradient."""
 
 
 def embedding_part(
@@ -37,12 +54,10 @@ def embedding_part(
     """
     image = modality is Modality.PHOTO
     name = f"{'Embed' if head is None else 'Classify'}{str(modality).capitalize()}.mlpackage"
-    embedding = {"name": EMBEDDING, "shape": [1, about_task(task)["features"]], "dtype": "float32"}
-    capture = {
-        "name": CAPTURES,
-        "shape": list(task.views[modality].capture_shape),
-        "dtype": "RGB image" if image else "float32",
-    }
+    embedding = describe_tensor(EMBEDDING, [1, about_task(task)["features"]], "float32", FEATURES)
+    shape = list(task.views[modality].capture_shape)
+    dtype = "RGB image" if image else "float32"
+    capture = describe_tensor(CAPTURES, shape if image else [1, *shape], dtype, UNITS[modality])
     about = {
         **_computes(stored),
         "runtime": "coreml",
@@ -85,23 +100,29 @@ def training_part(task: LearningTask, modality: Modality) -> Part:
         ExportError: Core ML does not take the step.
     """
     name = f"Train{str(modality).capitalize()}.mlpackage"
-    shapes = [list(value.shape) for value in gradient_method(task, modality).example]
+    example = gradient_method(task, modality).example
+    units = (WEIGHTS, UNITS[modality], UNIFORM, "by names")
+    inputs = [
+        describe_tensor(name, value.shape, "float32", unit)
+        for name, value, unit in zip(INPUTS, example, units, strict=True)
+    ]
+    inputs[-1]["names"] = hyper_names([modality])
     statistics = task.layout.size - task.layout.trained
     sizes = [1, task.layout.trained] + ([statistics] if statistics else [])
+    outputs = [
+        describe_tensor(name, [size], "float32", unit)
+        for name, size, unit in zip(OUTPUTS, sizes, GRADIENTS, strict=False)
+    ]
     about = {
         "runtime": "coreml",
         "least": IOS,
         "precision": "float32",
         "experimental": True,
-        "inputs": [_tensor(name, shape) for name, shape in zip(INPUTS, shapes, strict=True)],
-        "outputs": [_tensor(name, [size]) for name, size in zip(OUTPUTS, sizes, strict=False)],
+        "inputs": inputs,
+        "outputs": outputs,
     }
     return Part(package_files(training_package(task, modality), name), {name: about})
 
 
 def _computes(stored: Weights) -> dict[str, Any]:
     return {"least": IOS, "precision": "float16", "front_end": "float32", "weights": str(stored)}
-
-
-def _tensor(name: str, shape: list[int]) -> dict[str, Any]:
-    return {"name": name, "shape": shape, "dtype": "float32"}

@@ -17,7 +17,15 @@ from pocketfed.export.coreml.delegate import embedded_package
 from pocketfed.export.coreml.embedding import CAPTURES
 from pocketfed.export.coreml.training import INPUTS, OUTPUTS
 from pocketfed.export.mil import Precision, Program, execute, read_package
-from pocketfed.simulator.parity import CAPTURES_EACH, Parity, distance, embedded, largest_error, real_inputs
+from pocketfed.simulator.parity import (
+    CAPTURES_EACH,
+    Parity,
+    distance,
+    embedded,
+    in_batches,
+    lost_of,
+    real_inputs,
+)
 
 
 def verify_core_ml(
@@ -70,7 +78,9 @@ def _embedding(
 
         kind = str(precision) if stored == "float16" else f"{precision}, {stored}"
         inside = "the package inside, " if about["runtime"] == "executorch" else ""
-        yield Parity(file, f"{inside}batch of {batch}", kind, largest_error(run, rows, batch, wanted))
+        found, right = in_batches(run, rows, batch, wanted)
+        what = f"{inside}batch of {batch}"
+        yield Parity(file, what, kind, distance(found, right), lost=lost_of(found, right))
 
 
 def _gradient(

@@ -32,6 +32,9 @@ BOUNDS = {
 }
 """Largest error that is accepted, as a share of the largest magnitude, by precision."""
 
+MOST_LOST = 0.5
+"""Largest share that is accepted of what tells captures apart; 1 is what a program that ignores its captures loses."""
+
 ROUNDING, DRAWS = 1e-6, 5
 """Relative noise on weights that is about what rounding does to sums of some hundred products; how often it is drawn."""
 
@@ -50,6 +53,8 @@ class Parity:
         error: the largest, as a share of the largest magnitude.
         chaos: how far rounding alone moves eager PyTorch's result, see `chaos_of`: at the kinks of ReLUs it turns
             gradients on and off. 0 where nobody looked, since the error is small enough without.
+        lost: of embeddings and scores, the share of what tells captures apart that is lost, see `lost_of`. An encoder
+            whose results differ little from capture to capture is near all of them with any constant.
     """
 
     program: str
@@ -57,6 +62,7 @@ class Parity:
     precision: str
     error: float
     chaos: float = 0.0
+    lost: float = 0.0
 
     @property
     def bound(self) -> float:
@@ -65,8 +71,8 @@ class Parity:
 
     @property
     def agrees(self) -> bool:
-        """Whether the error is accepted."""
-        return self.error <= self.bound
+        """Whether what is off is accepted."""
+        return self.error <= self.bound and self.lost <= MOST_LOST
 
 
 def real_inputs(bundle: Bundle, method: Method, captures: Mapping[Modality, NDArray[Any]]) -> list[Tensor]:
@@ -127,10 +133,10 @@ def whole_batches(count: int, size: int) -> NDArray[np.intp]:
     return np.resize(np.arange(count), (-(-count // size), size))
 
 
-def largest_error(
+def in_batches(
     run: Callable[[NDArray[Any]], Tensor], captures: NDArray[Any], batch: int, wanted: Tensor
-) -> float:
-    """How far a program that takes whole batches is from what is wanted, over all captures.
+) -> tuple[Tensor, Tensor]:
+    """What a program that takes whole batches makes of all captures, and what it should, both [k batch, m].
 
     Args:
         run: the program, [batch, ...] -> float32 [batch, m].
@@ -140,7 +146,17 @@ def largest_error(
     """
     index = whole_batches(len(captures), batch)
     found = torch.cat([run(captures[rows]) for rows in index])
-    return distance(found, wanted[torch.from_numpy(index.reshape(-1))])
+    return found, wanted[torch.from_numpy(index.reshape(-1))]
+
+
+def lost_of(found: Tensor, wanted: Tensor) -> float:
+    """|found - wanted| / |wanted - mean of wanted|, both [n, m], the mean over n: 1 for that very mean in every row.
+
+    >>> lost_of(torch.tensor([[2.0], [2.0]]), torch.tensor([[1.0], [3.0]]))
+    1.0
+    """
+    spread = (wanted - wanted.mean(0)).norm().clamp(min=1e-12)
+    return float((found - wanted).norm() / spread)
 
 
 def distance(found: Tensor, wanted: Tensor) -> float:

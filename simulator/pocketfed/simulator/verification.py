@@ -25,7 +25,8 @@ from pocketfed.simulator.parity import (
     chaos_of,
     distance,
     embedded,
-    largest_error,
+    in_batches,
+    lost_of,
     real_inputs,
 )
 from pocketfed.simulator.program import task_of
@@ -50,7 +51,7 @@ def verify_programs(bundle: Bundle, tell: Callable[[str], None]) -> Iterator[Par
             f"{bundle.folder} holds another {task.backbone} than this version builds; use the version that made it"
         )
     captures = {modality: _captures(task, modality) for modality in task.views}
-    for name, about in bundle.manifest.get("programs", {PROGRAM: {"runtime": "executorch"}}).items():
+    for name, about in _programs(bundle).items():
         tell(name)
         try:
             yield from _verify(bundle, config, task, captures, str(name), about)
@@ -60,6 +61,23 @@ def verify_programs(bundle: Bundle, tell: Callable[[str], None]) -> Iterator[Par
             raise BundleError(
                 f"{bundle.folder / name} does not run ({error}); make the bundle anew"
             ) from error
+
+
+def _programs(bundle: Bundle) -> Mapping[str, Any]:
+    """What the manifest says of each program; the bundle of a simulation has the one.
+
+    Raises:
+        BundleError: it leaves out a program that is among the files, or has one that is not.
+    """
+    stated = bundle.manifest.get("programs", {PROGRAM: {"runtime": "executorch"}})
+    tops = {file.partition("/")[0] for file in bundle.release.files}
+    there = {name for name in tops if name.endswith((".pte", ".mlpackage"))}
+    if there != stated.keys():
+        other = ", ".join(sorted(there ^ stated.keys()))
+        raise BundleError(
+            f"the manifest of {bundle.folder} has other programs than its files are ({other}); make the bundle anew"
+        )
+    return stated
 
 
 def _verify(
@@ -109,7 +127,8 @@ def _inference(
         def run(part: NDArray[Any], method: str = name) -> torch.Tensor:
             return torch.from_numpy(runtime.run(method, [part])[0])
 
-        yield Parity(file, name, about["precision"], largest_error(run, rows, batch, wanted))
+        found, right = in_batches(run, rows, batch, wanted)
+        yield Parity(file, name, about["precision"], distance(found, right), lost=lost_of(found, right))
 
 
 def _captures(task: LearningTask, modality: Modality) -> NDArray[Any]:

@@ -1,5 +1,8 @@
 """Embeddings for Core ML, on their own and inside an ExecuTorch program, with weights in all their forms."""
 
+import os
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -9,21 +12,22 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from pocketfed.core.backbones import BACKBONES
-from pocketfed.core.captures import embedded_photos
+from pocketfed.core.captures import embedded_photos, embedded_sounds
 from pocketfed.core.errors import ConfigError, ExportError
 from pocketfed.core.head import Head, Trial
 from pocketfed.core.learning_step import embedding
 from pocketfed.core.learning_task import LearningTask, initial_weights, learning_task
 from pocketfed.core.modality import Modality
-from pocketfed.core.views import PhotoView
+from pocketfed.core.views import PhotoView, SoundView
 from pocketfed.export.coreml.compression import Weights, choose_weights, compressed
 from pocketfed.export.coreml.convert import package_files, save
 from pocketfed.export.coreml.delegate import delegated_program, embedded_package
-from pocketfed.export.coreml.embedding import embedding_package
+from pocketfed.export.coreml.embedding import BATCHES, embedding_package
 from pocketfed.export.inspection import inspect_program
 from pocketfed.export.mil import execute, read_package
 from pocketfed.export.mil.operators import OPERATORS
 from pocketfed.export.mil.package import dtype_of
+from pocketfed.export.quiet import coremltools
 
 SIDE = 16
 
@@ -40,6 +44,11 @@ class Small(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         pooled: Tensor = self.wide(nn.functional.silu(self.norm(self.stem(x)))).mean((2, 3))
         return pooled
+
+
+def model_of(package: Path) -> bytes:
+    (file,) = package.rglob("*.mlmodel")
+    return file.read_bytes()
 
 
 @pytest.fixture
@@ -107,6 +116,72 @@ def test_the_backbone_is_in_half_precision_and_the_head_is_not(
     }
     assert products == {24: "FLOAT16", 5: "FLOAT32"}
     assert [path.name for path in (tmp_path / "c.mlpackage").iterdir() if path.is_file()] == ["Manifest.json"]
+
+
+def test_a_saved_package_has_no_order_that_differs_from_process_to_process(
+    task: LearningTask, tmp_path: Path
+) -> None:
+    """protobuf's maps do, unless they are sorted."""
+    save(embedding_package(task, initial_weights(task, 0), Modality.PHOTO, [2]), tmp_path / "a.mlpackage")
+    content = model_of(tmp_path / "a.mlpackage")
+    specification = coremltools().proto.Model_pb2.Model.FromString(content)
+    assert content == specification.SerializeToString(deterministic=True)
+    assert len(specification.mlProgram.functions["main"].block_specializations) == 1
+
+
+@pytest.mark.long
+def test_two_processes_make_the_same_package(tmp_path: Path) -> None:
+    digests = set()
+    for seed in ("1", "2"):
+        environment = {**os.environ, "PYTHONHASHSEED": seed}
+        made = subprocess.run(
+            [sys.executable, "-c", MAKE, str(tmp_path / f"{seed}.mlpackage")],
+            env=environment, check=True, capture_output=True, text=True, cwd=Path(__file__).parents[3],
+        )  # fmt: skip
+        digests.add(made.stdout)
+    assert len(digests) == 1
+    assert len(digests.pop().split()) == 3  # model, weights, Manifest.json
+
+
+MAKE = """
+import hashlib, sys
+from pathlib import Path
+from pocketfed.core.backbones import BACKBONES
+from pocketfed.core.learning_task import initial_weights, learning_task
+from pocketfed.core.modality import Modality
+from pocketfed.core.views import PhotoView
+from pocketfed.export.coreml.convert import save
+from pocketfed.export.coreml.embedding import embedding_package
+from tests.export.coreml.test_embedding import SIDE, Small
+
+BACKBONES["small"] = (Small, 24)
+task = learning_task("small", {Modality.PHOTO: PhotoView(side=SIDE)}, batch=4)
+place = Path(sys.argv[1])
+save(embedding_package(task, initial_weights(task, 0), Modality.PHOTO, [2]), place)
+for file in sorted(path for path in place.rglob("*") if path.is_file()):
+    print(hashlib.sha256(file.read_bytes()).hexdigest())
+"""
+
+
+def test_sounds_come_in_batches_of_every_size_that_is_stated(
+    task: LearningTask, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    heard = learning_task("small", {Modality.SOUND: SoundView(samples=4000, height=16, width=16)}, batch=4)
+    weights = initial_weights(heard, 0)
+    save(embedding_package(heard, weights, Modality.SOUND), tmp_path / "s.mlpackage")
+    package = read_package(tmp_path / "s.mlpackage")
+    rows = torch.from_numpy(embedded_sounds(2 * max(BATCHES), 0.25, 0).train.items[: max(BATCHES)])
+    (wanted,) = embedding(heard, Modality.SOUND)(torch.from_numpy(weights), rows)
+    assert BATCHES == (1, 8, 32)
+    for batch in BATCHES:
+        found = execute(package, {"captures": rows[:batch]})["embedding"]
+        assert found.shape == (batch, 24)
+        assert float((found - wanted[:batch]).abs().max() / wanted.abs().max()) < 2e-3
+    specification = coremltools().proto.Model_pb2.Model.FromString(model_of(tmp_path / "s.mlpackage"))
+    described = specification.description.input[0].type.multiArrayType
+    assert [tuple(shape.shape) for shape in described.enumeratedShapes.shapes] == [
+        (batch, *rows.shape[1:]) for batch in BATCHES
+    ]
 
 
 def test_inside_an_executorch_program(task: LearningTask, tmp_path: Path) -> None:

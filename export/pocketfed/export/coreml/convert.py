@@ -113,10 +113,15 @@ def package_files(model: Any, name: str) -> dict[str, bytes]:
 def save(model: Any, path: Path) -> None:
     """Write a package to a path that does not exist; the same model gives the same bytes.
 
-    The converter names the parts of a package at random; here the names follow from what the parts are.
+    The converter names the parts of a package at random; here the names follow from what the parts are. protobuf writes
+    maps in an order that differs from process to process unless it is asked not to.
     """
+    ct = coremltools()
     with quiet():
         model.save(str(path))
+        for file in path.rglob("*.mlmodel"):
+            specification = ct.proto.Model_pb2.Model.FromString(file.read_bytes())
+            file.write_bytes(specification.SerializeToString(deterministic=True))
     (path / NUMBERS).unlink(missing_ok=True)
     manifest = json.loads((path / "Manifest.json").read_text())
     entries, root = manifest["itemInfoEntries"], manifest["rootModelIdentifier"]

@@ -52,11 +52,12 @@ def verify(
         if signature_only:
             return
         from pocketfed.core.plugins import load_plugins
+        from pocketfed.simulator.parity import MOST_LOST
         from pocketfed.simulator.verification import verify_programs
 
         load_plugins(plugin or [])
         rows = list(verify_programs(bundle, lambda name: status.update(f"running {name}")))
-    table = Table("what", "precision", "largest error", "at most", "")
+    table = Table("what", "precision", "largest error", "at most", "lost", "")
     former = ""
     for row in rows:
         if row.program != former:
@@ -65,9 +66,12 @@ def verify(
         former = row.program
         table.add_row(
             f"  {row.what}", row.precision, f"{row.error:.1e}", f"{row.bound:.0e}",
-            "ok" if row.agrees else "[red]disagrees[/red]",
+            f"{row.lost:.1%}" if row.lost else "", "ok" if row.agrees else "[red]disagrees[/red]",
         )  # fmt: skip
     console.print(table)
-    console.print("Errors are shares of the largest magnitude of eager PyTorch's result.")
+    console.print(
+        "Errors are shares of the largest magnitude of eager PyTorch's result. Lost is the share of what tells captures "
+        f"apart: at most {MOST_LOST:.0%}; a program that ignores its captures loses 100 %."
+    )
     if not all(row.agrees for row in rows):
         sys.exit(1)
