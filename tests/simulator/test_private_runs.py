@@ -3,6 +3,7 @@
 import json
 import shutil
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,7 @@ import pytest
 from pocketfed.core.errors import ConfigError, RunFolderError
 from pocketfed.core.hyper import Hyper
 from pocketfed.core.plan import Plan
-from pocketfed.server.aggregators import FedAvg, GlobalModel
+from pocketfed.server.aggregators import FedAvg, GlobalModel, build_aggregator
 from pocketfed.server.checkpoint import load_checkpoint, path_of
 from pocketfed.server.privacy.accountant import Release, epsilon_of
 from pocketfed.server.privacy.ledger import FILE, Ledger
@@ -113,6 +114,21 @@ def test_noise_does_not_follow_from_the_seed_nor_does_the_cohort(tmp_path: Path)
         seeds.add(rounds.seed)
     assert not np.isclose(models[0].weights, models[1].weights).any()
     assert len(seeds) == 2
+
+
+def test_a_configuration_may_have_a_server_optimiser_over_the_private_mean(tmp_path: Path) -> None:
+    wanted = private(epsilon=50.0)
+    values = wanted.model_dump(mode="json", exclude_none=True) | {"aggregator": "fedadam"}
+    config = build_config(values)
+    rule = build_aggregator(config.aggregator, config.aggregation)
+    rounds = replace(small_rounds(config), aggregator=rule)
+    rounds, numbers, watcher = protect(config, tmp_path, rounds, range(1, 2), Everyone(), print)
+    grid, begun = fleet(dict.fromkeys(range(3), adds(0.1))), np.full(SIZE, 10, np.float32)
+    model = run_rounds(grid, rounds, Roster(), GlobalModel(begun), numbers, watcher)
+    assert set(model.memory) == {"FedAdam.momentum", "FedAdam.second"}
+    assert 0 < np.abs(model.weights - begun).max() < 0.011 * 1.01, "Adam's first step, whatever the noise"
+    with pytest.raises(ConfigError, match="privacy: LDawa looks at each update"):
+        build_config(values | {"aggregation": {"over": "ldawa"}})
 
 
 def test_a_population_counts_on_sampling_and_must_be_the_fleet(tmp_path: Path) -> None:

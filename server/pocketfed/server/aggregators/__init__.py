@@ -11,7 +11,13 @@ from pocketfed.server.aggregators.ldawa import LDawa
 from pocketfed.server.aggregators.median import CoordinateMedian
 from pocketfed.server.aggregators.registry import AGGREGATORS, build_aggregator, register
 from pocketfed.server.aggregators.room import check_room
-from pocketfed.server.aggregators.server_optimisers import FedAdagrad, FedAdam, FedAvgM, FedYogi
+from pocketfed.server.aggregators.server_optimisers import (
+    FedAdagrad,
+    FedAdam,
+    FedAvgM,
+    FedYogi,
+    ServerOptimiser,
+)
 from pocketfed.server.aggregators.stack import Stack
 from pocketfed.server.aggregators.sums import Sums
 from pocketfed.server.aggregators.tree import check_is_sum, factors_of, fold_bytes, identity, sums_of
@@ -45,6 +51,7 @@ __all__ = [
     "Krum",
     "LDawa",
     "Memory",
+    "ServerOptimiser",
     "Stack",
     "Sums",
     "TrimmedMean",

@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 
 from pocketfed.core.layout import Layout, Role
 from pocketfed.core.plan import Update
-from pocketfed.server.aggregators import Aggregator, Broadcast, FedAvg, GlobalModel
+from pocketfed.server.aggregators import Aggregator, Broadcast, FedAvg, GlobalModel, ServerOptimiser
 from pocketfed.server.privacy.mechanism import Mechanism
 from pocketfed.server.privacy.noise import Normals, system_normals
 
@@ -110,9 +110,8 @@ def refusal(rule: Aggregator[Any]) -> str | None:
     """Why a rule cannot be made private by clipping and noise, or None if it can."""
     if isinstance(rule, FedAvg):
         return None
-    beneath = getattr(rule, "over", None)
-    if beneath is not None:
-        return refusal(beneath)
+    if isinstance(rule, ServerOptimiser):
+        return refusal(rule.inner)
     return (
         f"{type(rule).__name__} looks at each update in a way that clipping does not bound, so noise cannot hide one; "
         "only fedavg, and server optimisers over it, can be private"
