@@ -131,6 +131,21 @@ def test_a_configuration_may_have_a_server_optimiser_over_the_private_mean(tmp_p
         build_config(values | {"aggregation": {"over": "ldawa"}})
 
 
+def test_late_answers_cannot_count(tmp_path: Path) -> None:
+    """The answer to the round that is running would be left out for one: two changes in place of one."""
+    values = {"privacy": PRIVACY, "deployment": {"late": "count"}}
+    with pytest.raises(ConfigError, match=r"deployment\.late: .*set it to refuse"):
+        build_config(values)
+    assert build_config({"deployment": {"late": "count"}}).deployment.late == "count"
+
+
+def test_unusable_answers_take_the_place_of_an_update(tmp_path: Path) -> None:
+    wanted = private()
+    rounds, _, _ = protect(wanted, tmp_path, small_rounds(wanted), range(1, 2), Everyone(), print)
+    assert rounds.terms.count_refused
+    assert not small_rounds(wanted).terms.count_refused
+
+
 def test_a_population_counts_on_sampling_and_must_be_the_fleet(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=r"privacy.population: the fleet has 3 phones \(got 30\)"):
         simulate(private(population=30), tmp_path / "run", Silent())

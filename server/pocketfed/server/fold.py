@@ -78,11 +78,11 @@ class Fold:
         """
         if phone in self._ages:
             return None  # a second answer, as after a late one that counted
-        if reply.has_error():
-            return self._fail(
-                phone, reply.error.reason or f"error {reply.error.code}", _kind_of(reply.error.code)
-            )
         behind, base = self._begun.round - sent, self._history.versions.get(sent)
+        if reply.has_error():
+            kind = _kind_of(reply.error.code)
+            self._count_unusable(phone, kind, behind)
+            return self._fail(phone, reply.error.reason or f"error {reply.error.code}", kind)
         if base is None or not 0 <= behind <= self._staleness.longest:
             return self._late(phone, behind)
         try:
@@ -95,8 +95,7 @@ class Fold:
                     "a fold of updates, which only an edge server may send: pocketfed enrol --edge"
                 )
         except UpdateRejected as rejection:
-            if self._count_refused and behind == 0:
-                self._refused.add(phone)
+            self._count_unusable(phone, Kind.REFUSED, behind)
             return self._fail(phone, str(rejection), Kind.REFUSED)
         self._ages[phone] = behind
         self._fresh += behind == 0
@@ -203,6 +202,11 @@ class Fold:
             if count:
                 reason = f"{count} behind this edge server, whose page and log say more"
                 self._below.append(Failure(edge, reason, Kind(kind), count))
+
+    def _count_unusable(self, phone: int, kind: Kind, behind: int) -> None:
+        """What captures can bring about, the guard's no and an error in training, must not change who else counts."""
+        if self._count_refused and behind == 0 and kind in (Kind.REFUSED, Kind.FAILED):
+            self._refused.add(phone)
 
     def _late(self, phone: int, behind: int) -> Failure:
         allowed = self._staleness.longest

@@ -30,8 +30,9 @@ class Terms:
         late: whether an update to the round before counts in the one that is running, brought up to date.
         in_order: whether updates are folded in the order of phone numbers, which makes a run the same to the last bit
             whichever phone is quickest, and keeps those in memory that came before their turn.
-        count_refused: whether an answer that the guard refuses is one of those that a round wants. It must be where
-            updates are private: what is in one of them then decides nothing about who else is in the mean.
+        count_refused: whether an answer that the guard refuses, or an error in training, is one of those that a round
+            wants. It must be where updates are private: a phone's captures then decide nothing about who else is in the
+            mean.
     """
 
     participation: float = 1.0

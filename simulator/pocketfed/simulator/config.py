@@ -367,6 +367,12 @@ def _privacy_problems(values: Mapping[str, Any]) -> list[str]:
         problems.append(
             "asynchronous.enabled: the account of [privacy] is of rounds that wait for their phones; leave one of them out"
         )
+    deployment = values.get("deployment", {})
+    if isinstance(deployment, Mapping) and deployment.get("late") == "count":
+        problems.append(
+            "deployment.late: a phone whose late answer counts is left out of the round that is running, so its captures "
+            "would move that by two changes; set it to refuse, or leave [privacy] out (got 'count')"
+        )
     try:
         reason = refusal(build_aggregator(name, settings))
     except ConfigError:

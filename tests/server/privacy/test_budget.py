@@ -14,6 +14,7 @@ from flwr.app import Message
 from pocketfed.core.errors import MissingPackageError, RunFolderError
 from pocketfed.core.hyper import Hyper
 from pocketfed.core.plan import Plan
+from pocketfed.core.wire import DECLINED
 from pocketfed.server.aggregators import FedAvg, GlobalModel
 from pocketfed.server.outcome import Kind, Outcome, RoundWatcher
 from pocketfed.server.privacy import ledger as ledger_module
@@ -26,7 +27,7 @@ from pocketfed.server.privacy.private_mean import PrivateMean
 from pocketfed.server.roster import Roster
 from pocketfed.server.rounds import run_rounds
 from pocketfed.server.terms import Rounds, Terms
-from tests.server.scripted_grid import LAYOUT, SIZE, ScriptedGrid, adds, fleet, silent
+from tests.server.scripted_grid import LAYOUT, SIZE, Answer, ScriptedGrid, adds, fleet, says, silent
 
 Z = Release(1.0)
 
@@ -196,16 +197,33 @@ def test_an_abandoned_attempt_costs_nothing_because_it_releases_nothing(tmp_path
     assert [number for number, _ in Ledger(tmp_path).releases] == [1]
 
 
-def test_what_the_guard_refuses_decides_nothing_about_the_others(tmp_path: Path) -> None:
-    """Whether an update is refused depends on a phone's captures; neither quorum nor cohort may depend on it."""
-    grid = fleet({0: adds(math.nan), 1: adds(0.1), 2: adds(0.1)})
+FAILS = says("training led to weights that are not finite", 2)
+"""How a phone whose training diverged answers where it packs what it sends."""
+
+
+@pytest.mark.parametrize(
+    ("unusable", "kind"), [(adds(math.nan), Kind.REFUSED), (FAILS, Kind.FAILED)], ids=["refused", "failed"]
+)
+def test_an_answer_that_cannot_be_used_decides_nothing_about_the_others(
+    tmp_path: Path, unusable: Answer, kind: Kind
+) -> None:
+    """Whether it can be depends on a phone's captures; neither quorum nor cohort may depend on it."""
+    grid = fleet({0: unusable, 1: adds(0.1), 2: adds(0.1)})
     terms = Terms(quorum=1.0, attempts=1, count_refused=True)
     diary, model, _ = play(grid, tmp_path, 99.0, range(1, 2), terms)
     assert diary.outcomes[0].phones == 2
-    assert [failure.kind for failure in diary.outcomes[0].failures] == [Kind.REFUSED]
+    assert [failure.kind for failure in diary.outcomes[0].failures] == [kind]
     assert np.isfinite(model.weights).all()
-    few = fleet({n: adds(math.nan if n < 2 else 0.1) for n in range(6)})
+    few = fleet({n: unusable if n < 2 else adds(0.1) for n in range(6)})
     wanted = Terms(participation=0.5, over_selection=1.0, in_order=True, count_refused=True)
     diary, _, _ = play(few, tmp_path, 99.0, range(2, 3), wanted)
     assert diary.outcomes[0].phones == 1, "the third answer was the last that was wanted"
     assert len(diary.outcomes[0].failures) == 2
+
+
+@pytest.mark.parametrize("answer", [silent, says("unplugged", DECLINED)], ids=["silent", "declined"])
+def test_who_does_not_train_takes_no_place(tmp_path: Path, answer: Answer) -> None:
+    few = fleet({n: answer if n < 2 else adds(0.1) for n in range(6)})
+    wanted = Terms(participation=0.5, over_selection=1.0, in_order=True, count_refused=True)
+    diary, _, _ = play(few, tmp_path, 99.0, range(1, 2), wanted)
+    assert diary.outcomes[0].phones == 3

@@ -1,5 +1,6 @@
 """What one phone can move, how much noise there is, and where the clipping norm goes."""
 
+import functools
 import math
 import os
 from statistics import NormalDist
@@ -189,11 +190,46 @@ def test_the_norm_settles_at_the_quantile_of_the_updates_norms() -> None:
         assert settled == pytest.approx(math.exp(0.5 * NormalDist().inv_cdf(quantile)), rel=0.1)
 
 
-def test_the_noise_on_weights_and_count_together_is_what_the_accountant_is_told() -> None:
-    """One phone moves the sum by C and the centred count by 1/2; in units of the noise, that is 1 / z in length."""
-    adaptive = AdaptiveClip(0.5, 0.2, noise=2.0)
-    z = Mechanism(1.1, 1.0, 10, adaptive).weights_multiplier
-    assert math.hypot(1 / z, 0.5 / 2.0) == pytest.approx(1 / 1.1)
+@settings(deadline=None, max_examples=60)
+@given(z=st.floats(0.1, 10), quieter=st.floats(1.01, 30), **CASES)
+def test_one_phone_moves_weights_and_count_together_by_what_the_accountant_is_told(
+    seed: int, phones: int, size: int, clip: float, z: float, quieter: float
+) -> None:
+    """In units of the noise on each: 1 / z for answers that add nothing in its place, 2 / z for another phone's."""
+    begun, updates = cohort(seed, phones, size)
+    mechanism = Mechanism(z, clip, 5, AdaptiveClip(0.5, 0.2, noise=quieter * z / 2))
+    rule = PrivateMean(FedAvg(), mechanism, quiet)
+
+    def moved(one: list[Update], other: list[Update]) -> float:
+        states = [functools.reduce(rule.add, u, rule.start(begun)) for u in (one, other)]
+        weights = np.linalg.norm(states[0].total - states[1].total) / (mechanism.weights_multiplier * clip)
+        count = abs(states[0].centred - states[1].centred) / (quieter * z / 2)
+        return math.hypot(weights, count)
+
+    opposite = Update((begun.weights - 7 * (updates[0].weights - begun.weights)).astype(np.float32), 1)
+    idle = Update(begun.weights, 1)
+    for update in (updates[0], opposite, idle):
+        assert moved([update, *updates[1:]], updates[1:]) <= (1 + 1e-9) / z
+        assert moved([update, *updates[1:]], updates) <= 2 * (1 + 1e-9) / z
+
+
+def test_that_is_what_it_can_indeed_move() -> None:
+    begun, adaptive = begun_with(np.zeros(4, np.float32)), AdaptiveClip(0.5, 0.2, noise=2.0)
+    mechanism = Mechanism(1.1, 1.0, 10, adaptive)
+    rule = PrivateMean(FedAvg(), mechanism, quiet)
+    for change, centred in ((0.5, 0.5), (9, -0.5)):  # on the norm, and far beyond it
+        state = rule.add(rule.start(begun), Update(np.full(4, change, np.float32), 1))
+        weights = np.linalg.norm(state.total) / mechanism.weights_multiplier
+        assert (state.centred, np.linalg.norm(state.total)) == (centred, 1.0)
+        assert math.hypot(weights, centred / 2.0) == pytest.approx(1 / 1.1)
+
+
+def test_a_discount_shortens_what_a_phone_contributes() -> None:
+    begun = begun_with(np.zeros(4, np.float32))
+    rule = PrivateMean(FedAvg(), Mechanism(1.0, 1.0, 1), quiet)
+    for change, length in ((0.25, 0.5), (9, 1.0)):
+        update = Update(np.full(4, change, np.float32), 1, discount=0.25)
+        assert np.linalg.norm(rule.add(rule.start(begun), update).total) == pytest.approx(0.25 * length)
 
 
 def test_a_variance_stays_one() -> None:

@@ -3,11 +3,13 @@
 Two ways of counting, which protect against different changes and are not to be compared number by number:
 
 - As a rule, a phone counts as if it were asked in every round, since it knows the run's seed and others may know who
-  was there. Neighbours differ in one phone whose updates are replaced by ones that change nothing: the sum of changes
-  moves by at most C. A row of Gaussian mechanisms is one Gaussian mechanism, whose epsilon is known exactly.
+  was there. Neighbours differ in one phone whose answers add nothing to any sum, as if each of them was refused: the
+  sum of changes moves by at most C, and the centred count of an adaptive norm by 1/2. (`dp-accounting` calls that
+  REPLACE_SPECIAL.) A row of Gaussian mechanisms is one Gaussian mechanism, whose epsilon is known exactly.
 - Where each round asks a secret uniform sample of fixed size, without replacement, of a known population, sampling
   hides a phone too. The library's bound (Wang, Balle, Kasiviswanathan, 2019, theorem 27) is for neighbours in which one
-  phone is replaced by another: the sum moves by at most 2 C, so the mechanism counts with z / 2.
+  phone is replaced by another: the sum moves by at most 2 C and the centred count by 1, so the mechanism counts with
+  z / 2.
 """
 
 import math

@@ -2,8 +2,9 @@
 
     b_k = [|d_k| <= C]        b = 1/2 + (sum_k (b_k - 1/2) + N(0, s^2)) / m        C <- C exp(-rate (b - quantile))
 
-m is the fixed number of updates that a round expects. With 1/2 subtracted a phone adds at most 1/2 to the sum, and one
-that adds nothing adds 0. The noise on the count is paid for by a little more noise on the weights: with z the noise
+m is the fixed number of updates that a round expects. With 1/2 subtracted an update adds 1/2 or -1/2 to the sum, and an
+answer that is refused, which is what a neighbouring run has in its place (`accountant`), adds nothing: the sums differ
+by 1/2. An update that changes no weight is within the norm and adds 1/2. The noise on the count is paid for by a little more noise on the weights: with z the noise
 multiplier that the accountant is told, and z' the one of the weights,
 
     1 / z^2 = 1 / z'^2 + 1 / (2 s)^2

@@ -3,8 +3,8 @@
     d_k = (w_k - g) min(1, C / |w_k - g|)        w = g + (sum_k d_k + N(0, (z C)^2)) / m
 
 over the whole vector that travels. Each phone counts the same: its reported examples are its own claim, and a weight
-that depends on them would not be bounded. m is fixed beforehand, so that replacing one phone's update by one that
-changes nothing moves the sum by at most C, and replacing it by another's by at most 2 C, whatever else is in it.
+that depends on them would not be bounded. m is fixed beforehand, so that one phone's update in place of an answer that
+adds nothing moves the sum by at most C, and in place of another's by at most 2 C, whatever else is in it.
 
 The rule gets one update, the noisy mean. All that it does is post-processing, which costs no privacy and asks nothing
 of the rule. `refusal` says which rules mean the same over one mean as over the updates: FedAvg and what builds on it.
