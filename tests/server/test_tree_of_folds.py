@@ -217,7 +217,7 @@ def test_cosines_have_bounds_of_their_own(normalise: bool) -> None:
     """After its warm-up the weight of L-DAWA counts phones, or sums cosines; it cannot be as large as examples."""
     begun, updates = case(round_number=9)
     rule = LDawa(normalise=normalise)
-    assert factors_of(rule, begun, 1000) == ((-1.0, 1.0) if normalise else (1.0, 1.0))
+    assert factors_of(rule, begun, 1000) == [(-1.0, 1.0) if normalise else (1.0, 1.0)]
     part = folded(rule, begun, updates).part()
     fold = fold_of(rule, begun)
     heavier = {"total": (100 * part.total).tobytes(), "weight": (100 * part.weight).tobytes()}
@@ -231,8 +231,24 @@ def test_cosines_have_bounds_of_their_own(normalise: bool) -> None:
 def test_a_server_optimiser_has_the_bounds_of_the_rule_below_it() -> None:
     begun, _ = case(round_number=9)
     over = build_aggregator("fedadam", {"over": "ldawa-normalised"})
-    assert factors_of(over, begun, 1000) == (-1.0, 1.0)
-    assert factors_of(build_aggregator("fedavgm"), begun, 1000) == (0.0, 1000.0)
+    assert factors_of(over, begun, 1000) == [(-1.0, 1.0)]
+    assert factors_of(build_aggregator("fedavgm"), begun, 1000) == [(0.0, 1000.0)]
+
+
+@pytest.mark.parametrize("settings", [("fedvssl", {}), ("fedavgm", {"over": "fedvssl"})])
+def test_an_edge_of_one_phone_has_the_say_of_one_phone(settings: tuple[str, dict[str, Any]]) -> None:
+    """FedVSSL's second sum weighs by exp(-loss), which is at most 1; by examples, one edge outweighed all phones."""
+    rule = build_aggregator(*settings)
+    begun, updates = case(phones=100)
+    part = folded(rule, begun, updates[:1]).part()
+    total, weight = part.total.copy(), part.weight.copy()
+    for claimed, counts in ((1e6, False), (1 + 1e-6, False), (1.0, True)):
+        total[1], weight[1] = part.total[1] * claimed / part.weight[1, 0], claimed
+        fold = folded(rule, begun, updates)
+        heavier = {"total": total.tobytes(), "weight": weight.tobytes()}
+        fold.take(1000, brings(part, **heavier), begun.round, edge=True)
+        assert (fold.failures == ()) is counts
+        assert counts or "expected 0 to 1 for 1 updates" in fold.failures[0].reason
 
 
 def test_only_an_edge_may_send_a_fold() -> None:

@@ -1,7 +1,7 @@
 """The guard before folds of edge servers: nothing that an edge sends may stop a run, or move it further than phones could.
 
 Let an honest edge have K phones whose updates w_k passed the guard, |w_k - g| <= d |g|, and a rule whose factors f_k
-lie between a and b. Its sums are T = sum_k f_k w_k, with weights W between K a and K b, and
+lie between a and b, for each sum its own. A sum is T = sum_k f_k w_k, with weights W between K a and K b, and
 
     |T - W g| <= (d + 1) M |g|        M = W where no factor is negative, else K max(|a|, |b|)
 
@@ -60,15 +60,15 @@ def check_part(part: Part, begun: Broadcast, rule: Aggregator[Any], guard: Guard
             )
         if not np.isfinite(got).all():
             raise UpdateRejected(f"{name} is not finite")
-    least, most = factors_of(rule, begun, guard.most_examples)
-    if not _within(part.weight, least * part.updates, most * part.updates):
-        raise UpdateRejected(
-            f"weights from {part.weight.min():g} to {part.weight.max():g}, expected {least * part.updates:g} to "
-            f"{most * part.updates:g} for {part.updates} updates"
-        )
-    signed = max(-least, most) * part.updates if least < 0 else None
-    for total, weight in zip(part.total, part.weight, strict=True):
-        mass = weight if signed is None else np.full_like(weight, signed)
+    bounds = factors_of(rule, begun, guard.most_examples)
+    for total, weight, (least, most) in zip(part.total, part.weight, bounds, strict=True):
+        low, high = least * part.updates, most * part.updates
+        if not _within(weight, low, high):
+            raise UpdateRejected(
+                f"weights from {weight.min():g} to {weight.max():g}, expected {low:g} to {high:g} for {part.updates} "
+                "updates"
+            )
+        mass = np.full_like(weight, max(-low, high)) if least < 0 else weight
         _check_distance(total, weight, mass, begun, guard.furthest + 1)
     return Sums(begun, part.total, part.weight, part.updates)
 

@@ -17,6 +17,7 @@ model stays. A phone decides on its own weight here: whoever claims a loss of 0 
 """
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Annotated, Literal
 
@@ -27,6 +28,7 @@ from pocketfed.core.plan import Update
 from pocketfed.server.aggregators import sums
 from pocketfed.server.aggregators.aggregator import Broadcast, GlobalModel
 from pocketfed.server.aggregators.sums import Sums
+from pocketfed.server.aggregators.tree import Bounds
 
 HIGHEST = 50.0
 """Losses above it count as this much; exp(-50) is still far from the smallest float32."""
@@ -60,6 +62,10 @@ class FedVssl:
     def add(self, state: Sums, update: Update) -> Sums:
         """See `Aggregator`."""
         return sums.add_weighted(state, update, update.count, update.discount * math.exp(-mean_loss(update)))
+
+    def factors(self, begun: Broadcast, most_examples: int) -> Sequence[Bounds]:
+        """See `Bounded`: examples, and exp(-loss) of a loss that is not negative."""
+        return [(0.0, float(most_examples)), (0.0, 1.0)]
 
     def merge(self, first: Sums, second: Sums) -> Sums:
         """See `Aggregator`."""

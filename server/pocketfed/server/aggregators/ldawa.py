@@ -15,6 +15,7 @@ Our choices: a layer of norm zero, on either side, counts with c = 1, where the 
 `SMALLEST` a layer keeps its weights.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Annotated
 
@@ -27,6 +28,7 @@ from pocketfed.server.aggregators import sums
 from pocketfed.server.aggregators.aggregator import Broadcast, GlobalModel
 from pocketfed.server.aggregators.fedavg import FedAvg
 from pocketfed.server.aggregators.sums import Sums
+from pocketfed.server.aggregators.tree import Bounds
 
 SMALLEST = 1e-3
 """Least sum of cosines, per phone, by which the normalised form divides."""
@@ -68,11 +70,11 @@ class LDawa:
             state.weight[0, i] += factor if self.normalise else 1.0
         return Sums(begun, total, state.weight, state.updates + 1)
 
-    def factors(self, begun: Broadcast, most_examples: int) -> tuple[float, float]:
+    def factors(self, begun: Broadcast, most_examples: int) -> Sequence[Bounds]:
         """See `Bounded`: a cosine where the rule divides by cosines, else one per phone."""
         if begun.round <= self.warmup:
-            return 0.0, float(most_examples)
-        return (-1.0, 1.0) if self.normalise else (1.0, 1.0)
+            return [(0.0, float(most_examples))]
+        return [(-1.0, 1.0) if self.normalise else (1.0, 1.0)]
 
     def merge(self, first: Sums, second: Sums) -> Sums:
         """See `Aggregator`."""

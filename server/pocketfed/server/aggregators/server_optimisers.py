@@ -23,7 +23,7 @@ The state is that of `over`: over a rule that is a sum, these are sums, and a tr
 """
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Annotated, Any
@@ -39,7 +39,7 @@ from pocketfed.server.aggregators.aggregator import Aggregator, Broadcast, Globa
 from pocketfed.server.aggregators.registry import build_aggregator
 from pocketfed.server.aggregators.room import check_room
 from pocketfed.server.aggregators.steps import Steps, Vector, adaptive, averaged, momentum, summed, towards
-from pocketfed.server.aggregators.tree import factors_of
+from pocketfed.server.aggregators.tree import Bounds, factors_of
 
 Rate = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 Decay = Annotated[float, Field(ge=0, lt=1)]
@@ -95,7 +95,7 @@ class ServerOptimiser(ABC):
         """See `Aggregator`."""
         return self.inner.add(state, update)
 
-    def factors(self, begun: Broadcast, most_examples: int) -> tuple[float, float]:
+    def factors(self, begun: Broadcast, most_examples: int) -> Sequence[Bounds]:
         """See `Bounded`: those of the rule below."""
         return factors_of(self.inner, begun, most_examples)
 

@@ -4,7 +4,8 @@ A rule is a sum if its state is `Sums`: an edge server sends that state up, and 
 a rule keeps from round to round an edge knows nothing, so `add` of such a rule must not depend on it.
 """
 
-from typing import Any, Protocol, runtime_checkable
+from collections.abc import Sequence
+from typing import Any, Protocol, TypeAlias, runtime_checkable
 
 import numpy as np
 
@@ -13,19 +14,24 @@ from pocketfed.core.layout import Layout
 from pocketfed.server.aggregators.aggregator import Aggregator, Broadcast
 from pocketfed.server.aggregators.sums import Sums
 
+Bounds: TypeAlias = tuple[float, float]
+"""The least and the most."""
+
 
 @runtime_checkable
 class Bounded(Protocol):
-    """A rule that says what the factor of one update can be. Other rules' lie between 0 and the update's examples."""
+    """A rule that says what the factors of one update can be. Other rules' lie between 0 and the update's examples."""
 
-    def factors(self, begun: Broadcast, most_examples: int) -> tuple[float, float]:
-        """The least and the most that the factor of an honest update of this round can be."""
+    def factors(self, begun: Broadcast, most_examples: int) -> Sequence[Bounds]:
+        """Of each of its sums, for an honest update of this round."""
         ...
 
 
-def factors_of(rule: Aggregator[Any], begun: Broadcast, most_examples: int) -> tuple[float, float]:
-    """The least and the most that the factor of one honest update can be."""
-    return rule.factors(begun, most_examples) if isinstance(rule, Bounded) else (0.0, float(most_examples))
+def factors_of(rule: Aggregator[Any], begun: Broadcast, most_examples: int) -> Sequence[Bounds]:
+    """What the factors of one honest update can be, for each sum of a rule that is one."""
+    if isinstance(rule, Bounded):
+        return rule.factors(begun, most_examples)
+    return [(0.0, float(most_examples))] * (sums_of(rule, begun.layout) or 0)
 
 
 def identity(rule: Aggregator[Any]) -> str:
