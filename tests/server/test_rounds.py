@@ -3,14 +3,14 @@
 import dataclasses
 import time
 from collections.abc import Sequence
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 import pytest
 from flwr.app import Message
 from numpy.typing import NDArray
 
-from pocketfed.core.errors import NoPhonesError
+from pocketfed.core.errors import ConfigError, NoPhonesError
 from pocketfed.core.formats import Format, Packed, encode
 from pocketfed.core.hyper import Hyper
 from pocketfed.core.layout import Layout, Role, Slice
@@ -19,12 +19,20 @@ from pocketfed.core.travel import Travel
 from pocketfed.core.wire import DECLINED
 from pocketfed.server import roster as roster_module
 from pocketfed.server import rounds as rounds_module
-from pocketfed.server.aggregators import FedAvg, GlobalModel, build_aggregator
+from pocketfed.server.aggregators import (
+    Aggregator,
+    CoordinateMedian,
+    FedAvg,
+    GlobalModel,
+    Krum,
+    build_aggregator,
+)
 from pocketfed.server.messages import pack_update, unpack_instruction, unpack_update
 from pocketfed.server.outcome import Failure, Kind, Outcome, RoundWatcher
 from pocketfed.server.roster import Roster
 from pocketfed.server.rounds import run_rounds
-from pocketfed.server.terms import Rounds, Terms
+from pocketfed.server.staleness import Staleness
+from pocketfed.server.terms import Buffered, Rounds, Terms, sample_cohort
 from tests.server.scripted_grid import LAYOUT, SIZE, Answer, ScriptedGrid, adds, fleet, says, silent
 
 START = np.full(SIZE, 10, dtype=np.float32)
@@ -309,3 +317,72 @@ def test_a_late_packed_update_counts_from_what_its_round_began_with() -> None:
     assert np.allclose(diary.outcomes[0].weights, START + 1)
     # Its change counts as if it had begun with what this round did.
     assert np.allclose(model.weights, np.mean([START + 1 + 8, START + 1 + 1], axis=0), rtol=1e-3)
+
+
+def by(rule: Aggregator[Any], terms: Terms, layout: Layout = LAYOUT, **changes: Any) -> Rounds:
+    plan = lambda r: Plan(r, 0, {}, False, Hyper())
+    return Rounds(layout, rule, plan, 0, terms, **changes).fitted()
+
+
+def test_a_rule_that_needs_phones_waits_for_them(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Krum needs five updates, so at half participation nine phones; a server must not end when fewer are there."""
+    monkeypatch.setattr(rounds_module, "LOOK", 0.01)
+    grid, diary = fleet(dict.fromkeys(range(9), adds(1))), Diary()
+    decided = by(Krum(), Terms(participation=0.5, minimum=2, patience=30))
+    assert decided.terms.minimum == 9
+    grid.online = set(list(grid.train)[:6])
+
+    class Arrival(Diary):
+        def waiting(self, present: int, needed: int) -> None:
+            super().waiting(present, needed)
+            grid.online = set(grid.train)
+
+    diary = Arrival()
+    model = run_rounds(grid, decided, Roster(), GlobalModel(START), [1], diary)
+    assert diary.waits == [(6, 9)]
+    assert diary.outcomes[0].phones == 5
+    assert np.allclose(model.weights, START + 1)
+    assert by(Krum(), Terms(minimum=20)).terms.minimum == 20
+    assert by(FedAvg(), Terms(participation=0.1)).terms == Terms(participation=0.1, minimum=1)
+
+
+MEGABYTE = Layout((Slice("backbone.w", (250_000,), Role.BACKBONE, 0), Slice("projector.w", (10**6,), Role.PROJECTOR, 250_000)))  # fmt: skip
+"""1 MB of what travels, and 4 that stay."""
+
+
+def test_a_burst_of_phones_ends_no_round_of_a_rule_that_keeps_all_updates() -> None:
+    """There is memory for seven updates: no more are wanted, and late ones come on top."""
+    part = Travel((Role.BACKBONE,))
+    median = CoordinateMedian(memory_mb=7)
+    assert by(median, Terms(), MEGABYTE, travel=part).terms.most == 7
+    assert by(median, Terms(late="count"), MEGABYTE, travel=part).terms.most == 3
+    assert by(median, Terms(), MEGABYTE).terms.most == 1
+    wanted, cohort = sample_cohort(list(range(1000)), Terms(most=7, over_selection=0.3), 0, 1)
+    assert (wanted, len(cohort)) == (7, 10)
+
+
+def test_an_update_for_which_there_is_no_memory_left_is_refused_alone() -> None:
+    layout = Layout((Slice("backbone.w", (250_000,), Role.BACKBONE, 0),))
+    grid, diary = fleet(dict.fromkeys(range(4), adds(1))), Diary()
+    grid.statuses = {n: dataclasses.replace(s, layout=layout.digest) for n, s in grid.statuses.items()}
+    plan = lambda r: Plan(r, 0, {}, False, Hyper())
+    decided = Rounds(layout, CoordinateMedian(memory_mb=3), plan, 0)
+    run_rounds(grid, decided, Roster(), GlobalModel(np.ones(250_000, np.float32)), [1], diary)
+    assert diary.outcomes[0].phones == 3
+    (failure,) = diary.outcomes[0].failures
+    assert failure.kind is Kind.REFUSED
+    assert "memory_mb" in failure.reason
+
+
+def test_what_a_rule_cannot_take_is_a_mistake_before_any_round() -> None:
+    five = r"memory_mb: .*5 of 1.0 MB are 5 MB, more than 4; raise it"
+    with pytest.raises(ConfigError, match=five):
+        by(Krum(memory_mb=4), Terms(), MEGABYTE, travel=Travel((Role.BACKBONE,)))
+    with pytest.raises(ConfigError, match=r"10 of 1\.0 MB"):  # five, and five that are late
+        by(Krum(memory_mb=9), Terms(late="count"), MEGABYTE, travel=Travel((Role.BACKBONE,)))
+    with pytest.raises(ConfigError, match="needs 5 updates in a round, and this one has 4"):
+        by(Krum(), Terms(), buffered=Buffered(4, 8, Staleness(3)))
+    with pytest.raises(ConfigError, match=r"8 of 1\.0 MB"):
+        by(CoordinateMedian(memory_mb=7), Terms(), MEGABYTE, travel=Travel((Role.BACKBONE,)),
+           buffered=Buffered(8, 8, Staleness(3)))  # fmt: skip
+    assert by(Krum(), Terms(), buffered=Buffered(6, 8, Staleness(3))).terms.minimum == 5

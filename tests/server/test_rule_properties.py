@@ -11,7 +11,7 @@ from flwr.serverapp import strategy as flower
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pocketfed.core.errors import ConfigError
+from pocketfed.core.errors import ConfigError, UpdateRejected
 from pocketfed.core.layout import Role
 from pocketfed.core.modality import Modality
 from pocketfed.core.plan import Update
@@ -29,7 +29,7 @@ from pocketfed.server.aggregators import (
     Memory,
     TrimmedMean,
     build_aggregator,
-    check_room,
+    room_of,
 )
 from pocketfed.server.aggregators.fedvssl import HIGHEST, mean_loss
 from pocketfed.server.flower_private import act_as_server
@@ -219,8 +219,20 @@ class TestRobustRules:
         with caplog.at_level(logging.WARNING):
             assert np.array_equal(fold(Krum(), begun, updates).weights, begun.weights)
         assert "4 updates came, and 5 are needed" in caplog.text
-        with pytest.raises(ConfigError, match="to outvote 1, a round needs 5 phones, and this one has 4"):
-            check_room(Krum(), 4, begun.layout)
+        with pytest.raises(ConfigError, match="the rule needs 5 updates in a round, and this one has 4"):
+            room_of(Krum(), begun.layout).check(4)
+
+    @pytest.mark.parametrize("name", ["krum", "multi-krum"])
+    def test_too_few_updates_leave_a_server_optimiser_where_it_was(self, name: str) -> None:
+        """No result is no direction; one of length 0 would still be a step by what is remembered."""
+        rule = FedAvgM(over=name)
+        begun, updates = random_case(7, [(Role.BACKBONE, 3), (Role.BUFFER, 2)], 5, 1)
+        first = fold(rule, begun, updates)
+        assert np.any(first.memory["FedAvgM.momentum"])
+        again = Broadcast(first.weights, begun.layout, 2, first.memory)
+        second = fold(rule, again, updates[:4])
+        assert np.array_equal(second.weights, first.weights)
+        assert second.memory == first.memory
 
     def test_a_trim_above_zero_leaves_something_out_of_the_smallest_round(self) -> None:
         begun = Broadcast(vector(0), backbone(1), 1)
@@ -232,16 +244,18 @@ class TestRobustRules:
     def test_memory_is_bounded_before_a_round_and_within(self) -> None:
         layout = layout_of([(Role.BACKBONE, 250_000)])  # 1 MB
         rule = CoordinateMedian(memory_mb=3)
-        check_room(rule, 3, layout)
-        for refusing in (rule, FedAdam(over="median", over_settings={"memory_mb": 3})):
-            with pytest.raises(ConfigError, match=r"4 of 1.0 MB are 4 MB, more than 3"):
-                check_room(refusing, 4, layout)
-        check_room(FedAvg(), 10**9, layout)
+        for bounded in (rule, FedAdam(over="median", over_settings={"memory_mb": 3})):
+            room = room_of(bounded, layout)
+            room.check(3)
+            assert room.most == 3
+            with pytest.raises(ConfigError, match=r"memory_mb: .*4 of 1.0 MB are 4 MB, more than 3"):
+                room.check(4)
+        room_of(FedAvg(), layout).check(10**9)
         begun = Broadcast(np.zeros(250_000, np.float32), layout, 1)
         state = functools.reduce(rule.add, [Update(begun.weights, 1)] * 3, rule.start(begun))
-        with pytest.raises(ConfigError, match="memory_mb"):
+        with pytest.raises(UpdateRejected, match="memory_mb"):
             rule.add(state, Update(begun.weights, 1))
-        with pytest.raises(ConfigError, match="memory_mb"):
+        with pytest.raises(UpdateRejected, match="memory_mb"):
             rule.merge(state, state)
 
     def test_large_stacks_are_worked_on_in_blocks(self) -> None:

@@ -534,3 +534,25 @@ def test_mistakes_of_a_deployment_are_all_told_at_once() -> None:
         p for name in wrong if not any(p.startswith(f"deployment.{name}") for p in told) for p in [name]
     ] == []
     assert len(told) == len(wrong)
+
+
+def test_a_server_with_krum_waits_for_the_phones_that_it_needs(tmp_path: Path) -> None:
+    """Three are there, which is the minimum of the configuration; nothing ends before the other two come."""
+    config = settings(1).model_copy(update={"aggregator": "krum"})
+    made = bundle(tmp_path / "bundle", config)
+    with fleet(tmp_path, 5) as phones, Server(tmp_path / "state", made) as server:
+        for phone in phones[:3]:
+            phone.start(server.url)
+        wait_for(lambda: (server.shown.phones.online or 0) == 3, "three are there")
+        time.sleep(1.5)  # three looks at who is there
+        assert (server.fault, server.shown.stage) == (None, Stage.WAITING)
+        for phone in phones[3:]:
+            phone.start(server.url)
+        server.result()
+    assert [outcome.phones for outcome in server.diary.outcomes] == [5]
+    config = config.model_copy(update={"aggregation": {"byzantine": 600_000, "memory_mb": 1}})
+    with (
+        pytest.raises(ConfigError, match=r"aggregation\.memory_mb: .*1200003 of 0\.0 MB"),
+        Server(tmp_path / "other", made, config),
+    ):
+        pass

@@ -19,7 +19,7 @@ from flwr.serverapp import Grid
 
 from pocketfed.core.errors import NoPhonesError
 from pocketfed.core.formats import encode
-from pocketfed.server.aggregators import Broadcast, GlobalModel, check_room
+from pocketfed.server.aggregators import Broadcast, GlobalModel
 from pocketfed.server.attempts import Attempts
 from pocketfed.server.crew import Answer, Crew
 from pocketfed.server.exchange import Clock
@@ -58,10 +58,8 @@ def run_buffered(
 
     Raises:
         NoPhonesError: too few phones came, or too few of them answered, again and again.
-        ConfigError: so many updates are more than the rule can keep, or fewer than it needs.
     """
     assert rounds.buffered is not None
-    check_room(rounds.aggregator, rounds.buffered.updates, rounds.layout)
     crew = Crew(grid, roster, rounds.buffered.concurrency, rounds.terms.deadline, rounds.seed)
 
     def play(begun: Broadcast, history: History) -> Outcome | None:

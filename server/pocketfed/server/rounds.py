@@ -15,7 +15,7 @@ from dataclasses import replace
 from flwr.serverapp import Grid
 
 from pocketfed.core.errors import NoPhonesError
-from pocketfed.server.aggregators import Broadcast, GlobalModel, check_room
+from pocketfed.server.aggregators import Broadcast, GlobalModel
 from pocketfed.server.attempts import Attempts
 from pocketfed.server.exchange import Clock, exchange
 from pocketfed.server.history import History
@@ -101,8 +101,6 @@ def _until_it_counts(
         if eligible is None:
             return None
         wanted, cohort = sample_cohort(list(eligible), rounds.terms, rounds.seed, begun.round, attempt)
-        late = wanted if rounds.terms.late == "count" else 0  # these come on top
-        check_room(rounds.aggregator, wanted + late, rounds.layout)
         watcher.begun(begun.round, attempt, cohort, len(eligible))
         nodes = {eligible[phone]: phone for phone in cohort}
         fold = exchange(grid, rounds, roster, begun, history, nodes, wanted, clock, watcher)

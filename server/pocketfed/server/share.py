@@ -1,4 +1,4 @@
-"""How many a share of so many is: of phones, of updates."""
+"""How many a share of so many is, of phones, of updates; and of how many a share is so many."""
 
 import math
 
@@ -13,3 +13,15 @@ def share_of(count: int, share: float) -> int:
     (7, 8)
     """
     return math.ceil(round(count * share, 9))
+
+
+def count_with(wanted: int, share: float) -> int:
+    """The least count of which the share (above 0, at most 1) is at least `wanted`.
+
+    >>> count_with(7, 0.28), count_with(8, 0.28), count_with(5, 1.0)
+    (22, 26, 5)
+    """
+    count = int((wanted - 1) / share)
+    while share_of(count, share) < wanted:
+        count += 1
+    return count

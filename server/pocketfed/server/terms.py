@@ -1,17 +1,20 @@
 """What the server decides for a run: the rule, the plan, and when a round begins and ends."""
 
+import logging
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
 from pocketfed.core.layout import Layout
 from pocketfed.core.plan import Plan
 from pocketfed.core.randomness import generator
 from pocketfed.core.travel import Travel
-from pocketfed.server.aggregators import Aggregator, Broadcast, GlobalModel
+from pocketfed.server.aggregators import Aggregator, Broadcast, GlobalModel, Room, room_of
 from pocketfed.server.guard import Guard
-from pocketfed.server.share import share_of
+from pocketfed.server.share import count_with, share_of
 from pocketfed.server.staleness import Staleness
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -21,6 +24,7 @@ class Terms:
     Attributes:
         participation: share of the eligible phones whose updates a round wants, in (0, 1].
         minimum: eligible phones without which no round begins.
+        most: updates that a round wants at most, whatever the participation; None sets no bound.
         over_selection: share of phones that are asked on top, because some will not answer; the round ends when as
             many as wanted have answered.
         deadline: seconds that phones have for a round.
@@ -37,6 +41,7 @@ class Terms:
 
     participation: float = 1.0
     minimum: int = 1
+    most: int | None = None
     over_selection: float = 0.0
     deadline: float = 3600.0
     quorum: float = 0.0
@@ -93,6 +98,31 @@ class Rounds:
             return self.buffered.staleness
         return Staleness(longest=1 if self.terms.late == "count" else 0)
 
+    @property
+    def room(self) -> Room:
+        """How many updates the rule can take in a round."""
+        return room_of(self.aggregator, self.layout.part(self.travel.roles))
+
+    def fitted(self) -> "Rounds":
+        """The same, with terms that the rule can keep: rounds begin with the phones that it needs, and want no more
+        updates than it has memory for, those included that come late.
+
+        Raises:
+            ConfigError: its memory is too small for the fewest updates, or rounds that do not wait want too many or
+                too few.
+        """
+        room, terms = self.room, self.terms
+        if self.buffered is not None:
+            room.check(self.buffered.updates)
+            return replace(self, terms=replace(terms, minimum=max(terms.minimum, room.fewest)))
+        parts = 2 if terms.late == "count" else 1  # late ones come on top
+        room.check(parts * room.fewest)
+        most = None if room.most is None else room.most // parts
+        minimum = max(terms.minimum, count_with(room.fewest, terms.participation))
+        if most is not None:
+            log.info("the rule has rounds of %d phones at least, and of %d updates at most", minimum, most)
+        return replace(self, terms=replace(terms, minimum=minimum, most=most))
+
     def begin(self, model: GlobalModel, number: int) -> Broadcast:
         """What the round of this number begins with: the part of the model that travels."""
         roles = self.travel.roles
@@ -114,6 +144,8 @@ def sample_cohort(
     They are drawn anew each round and attempt without replacement, at least one, more by the over-selection.
     """
     wanted = max(1, share_of(len(phones), terms.participation))
+    if terms.most is not None:
+        wanted = min(wanted, terms.most)
     size = min(len(phones), share_of(wanted, 1 + terms.over_selection))
     key = (round_number, attempt) if attempt else (round_number,)
     chosen = generator(seed, "cohort", *key).choice(sorted(phones), size=size, replace=False)

@@ -40,7 +40,11 @@ log = logging.getLogger(__name__)
 
 
 def rounds_of(config: Config, bundle: Bundle) -> Rounds:
-    """What a deployed server decides."""
+    """What a deployed server decides.
+
+    Raises:
+        ConfigError: the rule cannot take such rounds.
+    """
     wanted = config.deployment
     return Rounds(
         layout=bundle.read_layout(),
@@ -61,7 +65,7 @@ def rounds_of(config: Config, bundle: Bundle) -> Rounds:
         guard=Guard(wanted.most_examples, wanted.furthest, most_phones=wanted.most_phones),
         buffered=buffered_of(config),
         travel=travel_of(config),
-    )
+    ).fitted()
 
 
 def requirements_of(config: Config, bundle: Bundle) -> Requirements:
@@ -123,7 +127,7 @@ def serve(
         The weights after the last finished round, float32 [p].
 
     Raises:
-        ConfigError: the rule is no sum, and there are edge servers.
+        ConfigError: the rule cannot take such rounds, or is no sum, and there are edge servers.
         ServerError: the address cannot be listened at.
         NoPhonesError: too few phones came, or too few of them answered.
         RunFolderError: it is over, and its last round could not be written.

@@ -18,7 +18,7 @@ from pocketfed.core.evaluation import clip_labels, embed, evaluate, is_labelled
 from pocketfed.core.learning_task import LearningTask, initial_weights
 from pocketfed.core.modality import Modality
 from pocketfed.core.randomness import generator
-from pocketfed.server.aggregators import GlobalModel, build_aggregator, check_room
+from pocketfed.server.aggregators import GlobalModel, build_aggregator
 from pocketfed.server.app import build_server_app
 from pocketfed.server.checkpoint import Checkpoint, save_checkpoint
 from pocketfed.server.guard import Guard
@@ -86,9 +86,8 @@ def simulate(config: Config, out: Path, watcher: Watcher, resume: bool = False) 
     watcher.phase("reading captures")
     splits = load_captures(config)
     task = task_of(config, list(splits))
-    aggregator = build_aggregator(config.aggregator, config.aggregation)
-    check_room(aggregator, share_of(config.fleet.phones, config.fleet.participation), task.layout)
     fleet = deal({modality: split.train for modality, split in splits.items()}, config.fleet, config.seed)
+    rounds = rounds_of(config, task, fleet)
     if not resume:
         folder = run_folder.create(out, config)
 
@@ -106,22 +105,12 @@ def simulate(config: Config, out: Path, watcher: Watcher, resume: bool = False) 
             roster, clock = Roster(status_age=math.inf), journal.clock
             delays = Delays(config.fleet.delays or (1.0,), config.fleet.jitter, config.seed)
             in_simulated_time = bool(config.fleet.delays) or config.asynchronous.enabled
-            rounds = Rounds(
-                layout=task.layout,
-                aggregator=aggregator,
-                plan=lambda number: plan_of(config, number),
-                seed=config.seed,
-                terms=Terms(participation=config.fleet.participation, deadline=config.patience),
-                guard=Guard(most_examples=most_examples(config, fleet)),
-                buffered=buffered_of(config),
-                travel=travel_of(config),
-            )
-            rounds, numbers, listener = protect(
+            private, numbers, listener = protect(
                 config, folder.path, rounds, range(behind + 1, config.rounds + 1), journal, watcher.note
             )
             watcher.phase("starting phones")
             server = build_server_app(
-                rounds,
+                private,
                 model,
                 numbers,
                 roster,
@@ -139,6 +128,27 @@ def simulate(config: Config, out: Path, watcher: Watcher, resume: bool = False) 
     watcher.phase("writing the report")
     journal.report()
     return folder
+
+
+def rounds_of(config: Config, task: LearningTask, fleet: Fleet) -> Rounds:
+    """What the server of a simulation decides.
+
+    Raises:
+        ConfigError: the rule cannot take the updates that a round will have.
+    """
+    rounds = Rounds(
+        layout=task.layout,
+        aggregator=build_aggregator(config.aggregator, config.aggregation),
+        plan=lambda number: plan_of(config, number),
+        seed=config.seed,
+        terms=Terms(participation=config.fleet.participation, deadline=config.patience),
+        guard=Guard(most_examples=most_examples(config, fleet)),
+        buffered=buffered_of(config),
+        travel=travel_of(config),
+    ).fitted()
+    asked = share_of(config.fleet.phones, config.fleet.participation)
+    rounds.room.check(min(config.fleet.phones, rounds.buffered.updates) if rounds.buffered else asked)
+    return rounds
 
 
 def load_captures(config: Config) -> dict[Modality, Split]:

@@ -10,7 +10,7 @@ from pocketfed.server.aggregators.krum import Krum
 from pocketfed.server.aggregators.ldawa import LDawa
 from pocketfed.server.aggregators.median import CoordinateMedian
 from pocketfed.server.aggregators.registry import AGGREGATORS, build_aggregator, register
-from pocketfed.server.aggregators.room import check_room
+from pocketfed.server.aggregators.room import Room, room_of
 from pocketfed.server.aggregators.server_optimisers import (
     FedAdagrad,
     FedAdam,
@@ -51,16 +51,17 @@ __all__ = [
     "Krum",
     "LDawa",
     "Memory",
+    "Room",
     "ServerOptimiser",
     "Stack",
     "Sums",
     "TrimmedMean",
     "build_aggregator",
     "check_is_sum",
-    "check_room",
     "factors_of",
     "fold_bytes",
     "identity",
     "register",
+    "room_of",
     "sums_of",
 ]

@@ -7,12 +7,11 @@ f (`byzantine`) is how many phones may lie; the guarantee wants n >= 2 f + 3. Kr
 
 Our choices: distances are over all slices, running statistics included, since an update that lies in these alone must
 not be chosen either; of two with the same score, which the two ends of the shortest distance have when only one
-neighbour counts, the one that is nearer to all others comes first; a round with fewer than 2 f + 3 updates leaves the
-weights as they are and says so in the log, and a run that can have no other rounds is refused. Memory and merging: see
-`stack`; finishing takes n^2 p multiplications.
+neighbour counts, the one that is nearer to all others comes first; a round begins with no fewer phones than 2 f + 3
+updates take, one to which fewer answer leaves the weights as they are and says so in the log, and a run that can have no
+other rounds is refused. Memory and merging: see `stack`; finishing takes n^2 p multiplications.
 """
 
-import logging
 from dataclasses import dataclass
 from typing import Annotated
 
@@ -20,11 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import Field
 
-from pocketfed.core.errors import ConfigError
-from pocketfed.core.layout import Layout
 from pocketfed.server.aggregators.stack import KeepsAll, Stack
-
-log = logging.getLogger(__name__)
 
 
 def squared_distances(stack: Stack) -> NDArray[np.float64]:
@@ -63,22 +58,9 @@ class Krum(KeepsAll):
         """Updates without which there is no guarantee."""
         return 2 * self.byzantine + 3
 
-    def check_room(self, phones: int, layout: Layout) -> None:
-        """Raises ConfigError where a round can never have enough updates, or has too many; see `room.check_room`."""
-        if phones < self.fewest:
-            problem = (
-                f"byzantine: to outvote {self.byzantine}, a round needs {self.fewest} phones, and this one has "
-                f"{phones}; ask more phones, or expect fewer that lie"
-            )
-            raise ConfigError([problem])
-        super().check_room(phones, layout)
-
     def combine(self, stack: Stack) -> NDArray[np.float32]:
         """See `KeepsAll`."""
         n = stack.updates
-        if n < self.fewest:
-            log.warning("the weights stay: %d updates came, and %d are needed", n, self.fewest)
-            return stack.begun.weights
         chosen = ranking(squared_distances(stack), n - self.byzantine - 2)
         chosen = np.sort(chosen[: min(n, self.keep or n - self.byzantine)])
         result = np.empty_like(stack.begun.weights)

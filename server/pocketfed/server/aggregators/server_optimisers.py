@@ -16,8 +16,8 @@ server, go into checkpoints, and a resumed run has them again.
 
 Our choices: running statistics (`Role.BUFFER`) are what `over` makes of them and have no moments, since a step beyond
 the mean can make a variance negative. The learning rates: the paper tunes eta for each task; in a round an adaptive
-rule moves a weight by up to about eta, and 0.01 suits weights like `compact`'s. A round without an update changes
-neither weights nor memory.
+rule moves a weight by up to about eta, and 0.01 suits weights like `compact`'s. A round without an update, or with fewer
+than `over` needs, changes neither weights nor memory.
 
 The state is that of `over`: over a rule that is a sum, these are sums, and a tree's inner nodes need not know of them.
 """
@@ -37,7 +37,7 @@ from pocketfed.core.layout import Layout, Role
 from pocketfed.core.plan import Update
 from pocketfed.server.aggregators.aggregator import Aggregator, Broadcast, GlobalModel
 from pocketfed.server.aggregators.registry import build_aggregator
-from pocketfed.server.aggregators.room import check_room
+from pocketfed.server.aggregators.room import Room, room_of
 from pocketfed.server.aggregators.steps import Steps, Vector, adaptive, averaged, momentum, summed, towards
 from pocketfed.server.aggregators.tree import Bounds, factors_of
 
@@ -83,9 +83,9 @@ class ServerOptimiser(ABC):
         except ConfigError as error:
             raise ConfigError([f"over: {problem}" for problem in error.problems]) from error
 
-    def check_room(self, phones: int, layout: Layout) -> None:
-        """See `room.Roomy`."""
-        check_room(self.inner, phones, layout)
+    def room(self, layout: Layout) -> Room:
+        """See `Roomy`: that of the rule below."""
+        return room_of(self.inner, layout)
 
     def start(self, begun: Broadcast) -> Any:
         """See `Aggregator`."""
@@ -106,9 +106,9 @@ class ServerOptimiser(ABC):
     def finish(self, state: Any) -> GlobalModel:
         """See `Aggregator`."""
         begun: Broadcast = state.begun
-        if not state.updates:
-            return GlobalModel(begun.weights, begun.memory)
         found = self.inner.finish(state)
+        if state.updates < self.room(begun.layout).fewest:  # no result is no direction, not one of length 0
+            return GlobalModel(begun.weights, begun.memory)
         own, steps = optimised(begun.layout), self.steps
         before = begun.weights[own].astype(np.float64)
         moments = {

@@ -1,7 +1,8 @@
 """The state of the robust rules, which look at all updates of a round at once, and what they share.
 
 A round of n updates of p weights takes 4 n p bytes, where every other rule takes 8 p whatever the number of phones:
-1,000 phones with a model of 2 MB are 2 GB. So these rules have a bound, `memory_mb`, and refuse a run beyond it. The
+1,000 phones with a model of 2 MB are 2 GB. So these rules have a bound, `memory_mb`: no round wants more updates, and one that
+comes on top is refused. The
 union of two stacks is a stack: parts of a cohort can be merged, but not summed up, and an edge of a tree would have to
 send all its updates to its parent.
 
@@ -9,6 +10,7 @@ Robust rules count every phone alike. To weight a phone by the number of example
 is, would let one that lies decide.
 """
 
+import logging
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -18,11 +20,14 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import Field
 
-from pocketfed.core.errors import ConfigError
+from pocketfed.core.errors import UpdateRejected
 from pocketfed.core.layout import Layout
 from pocketfed.core.plan import Update
 from pocketfed.server.aggregators.aggregator import Broadcast, GlobalModel
+from pocketfed.server.aggregators.room import Room
 from pocketfed.server.aggregators.sums import same_round
+
+log = logging.getLogger(__name__)
 
 BLOCK = 1 << 18
 """Scalars that are worked on at a time, of all updates together: 1 MB."""
@@ -63,9 +68,14 @@ class KeepsAll(ABC):
 
     memory_mb: Annotated[int, Field(ge=1)] = 2048
 
-    def check_room(self, phones: int, layout: Layout) -> None:
-        """Raises ConfigError where a round's updates are more than the bound; see `room.check_room`."""
-        self._check_memory(phones, layout)
+    @property
+    def fewest(self) -> int:
+        """Updates without which there is no result."""
+        return 1
+
+    def room(self, layout: Layout) -> Room:
+        """See `Roomy`."""
+        return Room(self.fewest, self.memory_mb, 4 * layout.size)
 
     def start(self, begun: Broadcast) -> Stack:
         """See `Aggregator`."""
@@ -75,7 +85,7 @@ class KeepsAll(ABC):
         """See `Aggregator`.
 
         Raises:
-            ConfigError: the update is one too many for `memory_mb`.
+            UpdateRejected: the update is one too many for `memory_mb`.
         """
         self._check_memory(state.updates + 1, state.begun.layout)
         return Stack(state.begun, (*state.kept, update.weights))
@@ -84,7 +94,7 @@ class KeepsAll(ABC):
         """See `Aggregator`.
 
         Raises:
-            ConfigError: together they are too many for `memory_mb`.
+            UpdateRejected: together they are too many for `memory_mb`.
         """
         begun = same_round(first.begun, second.begun)
         self._check_memory(first.updates + second.updates, begun.layout)
@@ -92,20 +102,18 @@ class KeepsAll(ABC):
 
     def finish(self, state: Stack) -> GlobalModel:
         """See `Aggregator`."""
-        if not state.kept:
+        if state.updates < self.fewest:
+            if state.updates:
+                log.warning(
+                    "the weights stay: %d updates came, and %d are needed", state.updates, self.fewest
+                )
             return GlobalModel(state.begun.weights, state.begun.memory)
         return GlobalModel(self.combine(state))
 
     @abstractmethod
     def combine(self, stack: Stack) -> NDArray[np.float32]:
-        """The new weights, float32 [p], from one update at least."""
+        """The new weights, float32 [p], from the fewest updates at least."""
 
     def _check_memory(self, updates: int, layout: Layout) -> None:
-        each = 4 * layout.size / 1e6
-        if each * updates > self.memory_mb:
-            problem = (
-                f"memory_mb: this rule keeps all updates of a round, and {updates} of {each:.1f} MB are "
-                f"{each * updates:.0f} MB, more than {self.memory_mb}; raise it, ask fewer phones in a round, or choose "
-                "a rule that is a sum"
-            )
-            raise ConfigError([problem])
+        if (problem := self.room(layout).excess(updates)) is not None:
+            raise UpdateRejected(problem)
