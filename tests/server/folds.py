@@ -32,7 +32,7 @@ def brings(part: Part, **changes: Any) -> Message:
 
 def fold_of(rule: Aggregator[Any], begun: Broadcast) -> Fold:
     """An empty fold, in which nothing that is late counts."""
-    return Fold(rule, Guard(), begun, History(1).begin(begun.round, begun.weights), Staleness())
+    return Fold(rule, Guard(), begun, History(1).begin(begun), Staleness())
 
 
 def folded(

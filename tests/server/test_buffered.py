@@ -115,12 +115,12 @@ def test_late_updates_weigh_less_in_the_mean() -> None:
     """Phone 0 was asked two rounds ago and counts for 1 / 3, phone 1 has twice the examples and is fresh."""
     grid = fleet({0: adds(3), 1: adds(1, examples=2)})
     now = START + np.float32(5)
-    history = History(3).begin(1, START).begin(3, now)
-    rule = FedAvg()
-    fold = Fold(rule, Guard(), Broadcast(now, LAYOUT, 3), history, Staleness(2, "polynomial", 1.0))
+    begun = Broadcast(now, LAYOUT, 3)
+    history = History(3).begin(Broadcast(START, LAYOUT, 1)).begin(begun)
+    fold = Fold(FedAvg(), Guard(), begun, history, Staleness(2, "polynomial", 1.0))
     for phone, sent in ((0, 1), (1, 3)):
         content = pack_instruction(
-            Plan(sent, 0, {}, False, Hyper()), weights_to_bytes(history.versions[sent]), LAYOUT.digest
+            Plan(sent, 0, {}, False, Hyper()), weights_to_bytes(history.versions[sent].weights), LAYOUT.digest
         )
         instruction = Message(content, 100 + phone, "train", group_id=str(sent))
         reply = grid.train[100 + phone](instruction)

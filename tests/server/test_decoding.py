@@ -145,7 +145,7 @@ def reply(update: Update) -> Message:
 
 def test_a_fold_counts_the_bytes_that_travelled_and_a_bad_update_costs_its_phone_only() -> None:
     travel = Travel(down=Format.FLOAT16, up=Format.INT8)
-    fold = Fold(FedAvg(), Guard(), BEGUN, History(1).begin(3, WEIGHTS), Staleness(), travel)
+    fold = Fold(FedAvg(), Guard(), BEGUN, History(1).begin(BEGUN), Staleness(), travel)
     fold.take(0, reply(answer(sent(travel) + 1, travel)), 3)
     fold.take(1, reply(answer(sent(travel) + 3, travel)), 3)
     fold.take(2, reply(answer(sent(travel), Travel())), 3)
@@ -161,7 +161,7 @@ def test_a_fold_counts_the_bytes_that_travelled_and_a_bad_update_costs_its_phone
 def test_a_late_update_is_added_to_what_its_own_round_began_with() -> None:
     travel, before = Travel(up=Format.INT8), Broadcast(WEIGHTS * 2, LAYOUT, 2)
     late = answer(WEIGHTS * 2 + 1, travel, before)
-    history = History(2).begin(2, before.weights).begin(3, WEIGHTS)
+    history = History(2).begin(before).begin(BEGUN)
     fold = Fold(FedAvg(), Guard(), BEGUN, history, Staleness(longest=1), travel)
     fold.take(0, reply(late), 2)
     # And then brought up to date: the change of one is what counts.

@@ -9,8 +9,11 @@ from numpy.typing import NDArray
 from pocketfed.core.errors import UpdateRejected
 from pocketfed.core.layout import Layout, Role, Slice
 from pocketfed.core.plan import Update
+from pocketfed.server.aggregators import Broadcast, FedAvg, aggregator
+from pocketfed.server.aggregators.aggregator import distance
 from pocketfed.server.history import History
 from pocketfed.server.staleness import Staleness
+from tests.server.folds import folded
 
 TRAINED, STATISTICS = 5, 3
 LAYOUT = Layout(
@@ -86,9 +89,30 @@ def test_what_would_overflow_is_refused() -> None:
 
 
 def test_history_is_bounded_and_keeps_the_newest() -> None:
+    """Of the weights; the moments of a server optimiser are of the newest round alone."""
     history = History(3)
     for number in range(1, 9):
-        history = history.begin(number, np.full(2, number, dtype=np.float32))
+        weights = np.full(LAYOUT.size, number, dtype=np.float32)
+        history = history.begin(Broadcast(weights, LAYOUT, number, {"moments": weights}))
         assert len(history.versions) <= 3
     assert sorted(history.versions) == [6, 7, 8]
-    assert all((weights == number).all() for number, weights in history.versions.items())
+    assert all(
+        begun.round == number and (begun.weights == number).all()
+        for number, begun in history.versions.items()
+    )
+    assert all(begun.memory == {} for begun in history.versions.values())
+
+
+def test_the_norm_of_a_version_is_worked_out_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It takes a pass over the whole model, as the check of an update does."""
+    begun = Broadcast(np.ones(LAYOUT.size, dtype=np.float32), LAYOUT, 1)
+    passes: list[int] = []
+
+    def counted(first: NDArray[np.float32], second: NDArray[np.float32]) -> float:
+        passes.append(1)
+        return distance(first, second)
+
+    monkeypatch.setattr(aggregator, "distance", counted)
+    updates = [Update(begun.weights, 1, round=1, layout=LAYOUT.digest)] * 5
+    assert folded(FedAvg(), begun, updates).updates == 5
+    assert len(passes) == 1

@@ -2,12 +2,9 @@
 
 from collections import Counter
 from collections.abc import Mapping
-from dataclasses import replace
 from typing import Any
 
-import numpy as np
 from flwr.app import Message
-from numpy.typing import NDArray
 
 from pocketfed.core.errors import UpdateRejected
 from pocketfed.core.formats import packed_size
@@ -87,7 +84,7 @@ class Fold:
             return self._late(phone, behind)
         try:
             if not brings_fold(reply):
-                self._add(self._checked(unpack_update(reply), base, sent))
+                self._add(self._checked(unpack_update(reply), base))
             elif edge:
                 self._merge(phone, unpack_part(reply))
             else:
@@ -103,12 +100,11 @@ class Fold:
         self._refused.discard(phone)
         return None
 
-    def _checked(self, update: Update, base: NDArray[np.float32], sent: int) -> Update:
+    def _checked(self, update: Update, base: Broadcast) -> Update:
         """Decoded, guarded, and brought up to date from what its own round began with."""
-        begun = replace(self._begun, weights=base, round=sent)
-        update = self._guard.check(decoded(update, begun, self._travel), begun)
-        behind = self._begun.round - sent
-        return self._staleness.apply(update, base, self._begun.weights, behind, self._begun.layout)
+        update = self._guard.check(decoded(update, base, self._travel), base)
+        behind = self._begun.round - base.round
+        return self._staleness.apply(update, base.weights, self._begun.weights, behind, base.layout)
 
     def silent(self, phone: int) -> Failure:
         """No answer by the deadline."""

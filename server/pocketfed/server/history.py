@@ -1,10 +1,9 @@
-"""The weights that the last rounds began with, for updates that are late."""
+"""What the last rounds began with, for updates that are late."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
-import numpy as np
-from numpy.typing import NDArray
+from pocketfed.server.aggregators import Broadcast
 
 
 @dataclass(frozen=True)
@@ -13,13 +12,14 @@ class History:
 
     Attributes:
         most: how many are kept.
-        versions: by the round that began with them, float32 [p].
+        versions: by the round that began with them, without what the rule remembered. A version knows its norm once it
+            was asked for, which every update of its round needs.
     """
 
     most: int
-    versions: Mapping[int, NDArray[np.float32]] = field(default_factory=dict)
+    versions: Mapping[int, Broadcast] = field(default_factory=dict)
 
-    def begin(self, round_number: int, weights: NDArray[np.float32]) -> "History":
+    def begin(self, begun: Broadcast) -> "History":
         """With one version more, which is the newest, and without those that are too old."""
-        versions = {**self.versions, round_number: weights}
+        versions = {**self.versions, begun.round: replace(begun, memory={})}
         return History(self.most, {number: versions[number] for number in sorted(versions)[-self.most :]})

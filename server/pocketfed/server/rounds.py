@@ -72,7 +72,7 @@ def one_by_one(
     history = History(rounds.staleness.longest + 1)
     for number in numbers:
         begun = rounds.begin(model, number)
-        history = history.begin(number, begun.weights)
+        history = history.begin(begun)
         outcome = play(begun, history)
         if outcome is None:
             break

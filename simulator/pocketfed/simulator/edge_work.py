@@ -140,7 +140,7 @@ class EdgeWork:
         self._watcher.begun(plan.round, attempt, cohort, len(eligible))
         begun = Broadcast(instruction.weights, layout, plan.round)
         nodes = {eligible[phone]: phone for phone in cohort}
-        history = History(1).begin(plan.round, begun.weights)
+        history = History(1).begin(begun)
         fold = exchange(self._grid, rounds, self._roster, begun, history, nodes, wanted, clock, self._watcher)
         if fold.fresh < wanted and self._stopping():
             raise Stopped

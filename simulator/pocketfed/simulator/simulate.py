@@ -145,10 +145,10 @@ def rounds_of(config: Config, task: LearningTask, fleet: Fleet) -> Rounds:
         guard=Guard(most_examples=most_examples(config, fleet)),
         buffered=buffered_of(config),
         travel=travel_of(config),
-    ).fitted()
+    )
     asked = share_of(config.fleet.phones, config.fleet.participation)
     rounds.room.check(min(config.fleet.phones, rounds.buffered.updates) if rounds.buffered else asked)
-    return rounds
+    return rounds.fitted()
 
 
 def load_captures(config: Config) -> dict[Modality, Split]:
