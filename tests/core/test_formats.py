@@ -6,6 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
+from pocketfed.core.backbones import PHONES
 from pocketfed.core.encoder import build_encoder
 from pocketfed.core.formats import Format, Packed, decode, encode, packed_size
 from pocketfed.core.layout import Layout, Role, Slice
@@ -50,7 +51,7 @@ def scales(vector: NDArray[np.float32], layout: Layout) -> NDArray[np.float64]:
 
 
 @given(vectors(), st.sampled_from(Format))
-def test_sizes_are_as_promised_and_buffers_are_not_rounded(
+def test_sizes_are_as_promised_and_buffers_are_rounded_beside_int8_alone(
     drawn: tuple[Layout, NDArray[np.float32]], form: Format
 ) -> None:
     layout, vector = drawn
@@ -59,11 +60,36 @@ def test_sizes_are_as_promised_and_buffers_are_not_rounded(
     assert len(content) == packed_size(layout, form)
     assert again.dtype == np.float32
     assert again.shape == vector.shape
-    assert np.array_equal(again[layout.trained :], vector[layout.trained :])
+    if form is not Format.INT8:
+        assert np.array_equal(again[layout.trained :], vector[layout.trained :])
     if form is Format.FLOAT32:
         assert content == vector.astype("<f4").tobytes()
     else:
         again[: layout.trained] = 0  # it is writable
+
+
+@settings(deadline=None, max_examples=300)
+@given(
+    st.lists(st.floats(-100, 100), min_size=1, max_size=8),
+    st.lists(st.floats(-(2.0**127), 2.0**127, width=32), min_size=1, max_size=8),
+)
+def test_buffers_beside_int8_are_near_whatever_their_size(means: list[float], others: list[float]) -> None:
+    """Variances of any layer, beyond what float16 alone can say in either direction."""
+    layout = Layout(
+        (
+            Slice("backbone.w", (2,), Role.BACKBONE, 0),
+            Slice("backbone.bn.running_mean", (len(means),), Role.BUFFER, 2),
+            Slice("backbone.bn.running_var", (len(others),), Role.BUFFER, 2 + len(means)),
+        )
+    )
+    numbers = np.asarray([1, -1, *means, *others], dtype=np.float32)
+    content = encode(numbers, layout, Format.INT8, uniform(layout))
+    again = decode(Packed(Format.INT8, content), layout)
+    assert np.isfinite(again).all()
+    for piece, found in zip(layout.parts(numbers)[1:], layout.parts(again)[1:], strict=True):
+        assert (np.sign(found) * np.sign(piece) >= 0).all(), "no variance changes its sign"
+        room = np.maximum(np.abs(piece).astype(float), 2.0**-28 * float(np.abs(piece).max())) / 2048 + 1e-45
+        assert (np.abs(found.astype(float) - piece) <= room).all()
 
 
 @given(vectors())
@@ -124,11 +150,12 @@ def test_one_large_number_costs_its_own_slice_only() -> None:
     assert not np.allclose(again[:2], vector[:2], rtol=0.02)
 
 
-@pytest.mark.parametrize("backbone", ["compact", "timm:mobilenetv3_small_100", "timm:resnet18"])
+@pytest.mark.parametrize("backbone", [*PHONES, "timm:mobilenetv3_small_100"])
 def test_int8_takes_little_more_than_a_byte_a_parameter(backbone: str) -> None:
     layout = Layout.of(build_encoder(backbone, seed=0))
     assert packed_size(layout, Format.INT8) <= MOST * layout.size
-    part = layout.part([Role.BACKBONE])
+    assert packed_size(layout, Format.INT8) <= MOST * layout.trained
+    part = layout.part([Role.BACKBONE, Role.BUFFER])
     assert packed_size(part, Format.INT8) <= MOST * part.size
 
 

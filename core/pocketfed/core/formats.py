@@ -2,11 +2,16 @@
 
     float32   4 bytes for each number, in the order of the layout
     float16   the buffers as float32, then 2 bytes for each trained number
-    int8      a float32 scale for each trained slice, the buffers as float32, then 1 byte for each trained number
+    int8      a float32 scale for each slice, then 2 bytes for each number of the buffers, then 1 byte for each trained number
 
-All little-endian. Buffers are never rounded: a variance that rounding makes negative would end all learning, and they
-are few. An int8 slice x has the scale s = max |x| / 127 and the levels q = floor(x / s + u) with u uniform in [0, 1),
-so that the mean of s q over u is x (Alistarh et al., QSGD, NeurIPS 2017, with a scale for each slice: our choice).
+All little-endian. A trained slice x of int8 has the scale s = max |x| / 127 and the levels q = floor(x / s + u) with u
+uniform in [0, 1), so that the mean of s q over u is x (Alistarh et al., QSGD, NeurIPS 2017, with a scale for each slice:
+our choice).
+
+Buffers are places and no changes: a variance of which a level at random is left would end all learning. So they are
+float32, and beside int8, where that is up to a tenth of all bytes, float16 of x / s with the power of two s for which
+2^14 <= max |x| / s < 2^15. Whatever their size they are so within 1 / 2048 of themselves, down to 2^-29 of the largest of
+the slice, and no variance becomes negative or infinite.
 """
 
 from __future__ import annotations
@@ -55,7 +60,7 @@ def packed_size(layout: Layout, form: Format) -> int:
         case Format.FLOAT16:
             return 4 * buffers + 2 * trained
         case Format.INT8:
-            return 4 * len(_trained_sizes(layout)) + 4 * buffers + trained
+            return 4 * len(layout.slices) + 2 * buffers + trained
 
 
 def encode(
@@ -74,19 +79,21 @@ def encode(
     """
     if form is Format.FLOAT32:
         return vector.astype("<f4", copy=False).tobytes()
-    trained, buffers = vector[: layout.trained], vector[layout.trained :].astype("<f4").tobytes()
+    trained, buffers = vector[: layout.trained], vector[layout.trained :]
     if form is Format.FLOAT16:
         with np.errstate(over="ignore"):  # what is too large becomes infinite, which readers refuse
-            return buffers + trained.astype("<f2").tobytes()
+            return buffers.astype("<f4").tobytes() + trained.astype("<f2").tobytes()
     if uniform is None:
         raise ValueError("int8 is rounded at random and needs random numbers")
-    sizes = _trained_sizes(layout)
-    pieces = layout.parts(np.abs(trained))[: len(sizes)]
-    scales = np.asarray([piece.max(initial=0.0) / LEVELS for piece in pieces], dtype="<f4")
-    steps = np.repeat(scales.astype(np.float64), sizes)
+    sizes = [part.size for part in layout.slices]
+    few = len(sizes) - len(layout.buffers)
+    largest = np.asarray([np.abs(piece).max(initial=0.0) for piece in layout.parts(vector)], np.float32)
+    scales = np.concatenate([largest[:few] / np.float32(LEVELS), _powers(largest[few:])]).astype("<f4")
+    steps = np.repeat(scales[:few].astype(np.float64), sizes[:few])
     ratios = np.divide(trained, steps, out=np.zeros(layout.trained), where=steps > 0)
     levels = np.clip(np.floor(ratios + uniform), -LEVELS, LEVELS).astype(np.int8)
-    return scales.tobytes() + buffers + levels.tobytes()
+    halves = (buffers / np.repeat(scales[few:], sizes[few:])).astype("<f2")
+    return scales.tobytes() + halves.tobytes() + levels.tobytes()
 
 
 def decode(packed: Packed, layout: Layout) -> NDArray[np.float32]:
@@ -100,24 +107,25 @@ def decode(packed: Packed, layout: Layout) -> NDArray[np.float32]:
         raise ValueError(f"{form} weights are {len(content)} bytes, expected {expected}")
     if form is Format.FLOAT32:
         return np.frombuffer(content, "<f4").astype(np.float32)
-    sizes = _trained_sizes(layout) if form is Format.INT8 else []
-    scales = np.frombuffer(content, "<f4", len(sizes)).astype(np.float32)
-    begin, buffers = scales.nbytes, layout.size - layout.trained
+    trained, buffers = layout.trained, layout.size - layout.trained
     result = np.empty(layout.size, dtype=np.float32)
-    result[layout.trained :] = np.frombuffer(content, "<f4", buffers, begin)
-    begin += 4 * buffers
     if form is Format.FLOAT16:
-        result[: layout.trained] = np.frombuffer(content, "<f2", offset=begin)
+        result[trained:] = np.frombuffer(content, "<f4", buffers)
+        result[:trained] = np.frombuffer(content, "<f2", offset=4 * buffers)
         return result
+    scales = np.frombuffer(content, "<f4", len(layout.slices)).astype(np.float32)
     if not (np.isfinite(scales) & (scales >= 0)).all():
         raise ValueError("a scale is negative or not finite")
-    with np.errstate(over="ignore"):  # which the guard refuses
+    steps, begin = np.repeat(scales, [part.size for part in layout.slices]), scales.nbytes
+    with np.errstate(over="ignore", invalid="ignore"):  # which the guard refuses
+        np.multiply(np.frombuffer(content, "<f2", buffers, begin), steps[trained:], result[trained:])
         np.multiply(
-            np.frombuffer(content, np.int8, offset=begin), np.repeat(scales, sizes), result[: layout.trained]
+            np.frombuffer(content, np.int8, offset=begin + 2 * buffers), steps[:trained], result[:trained]
         )
     return result
 
 
-def _trained_sizes(layout: Layout) -> list[int]:
-    """Of the slices that come before the buffers."""
-    return [part.size for part in layout.slices if part.offset < layout.trained]
+def _powers(largest: NDArray[np.float32]) -> NDArray[np.float32]:
+    """The powers of two that bring the largest numbers of slices to 2^14 at least, and below 2^15."""
+    exponents = np.frexp(largest)[1]  # of numbers from 1/2 to 1
+    return np.ldexp(np.float32(1), np.maximum(exponents - 15, -126))  # which float32 has

@@ -166,7 +166,7 @@ def _pack(
     layout, trained, form = asked.layout, slice(asked.layout.trained), asked.instruction.wanted
     if form is Format.FLOAT32:
         return None, {}
-    change = after.copy()  # buffers are sent as they are
+    change = after.copy()  # buffers are sent as values
     with np.errstate(over="ignore", invalid="ignore"):
         change[trained] -= asked.weights[trained]
         if form is Format.INT8 and RESIDUAL in remembered:

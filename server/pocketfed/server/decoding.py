@@ -7,7 +7,7 @@ With W what the server has, S what it sent (W, or W rounded to float16) and c th
 
 The change is added to the server's own weights and not to the rounded ones. So a phone that changes nothing gives W
 itself back, and steps that are smaller than a step of float16 add up over the rounds; from rounded weights they would
-be lost in each. Buffers travel as float32, and as values.
+be lost in each. Buffers travel as values.
 """
 
 from dataclasses import replace

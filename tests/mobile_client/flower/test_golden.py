@@ -102,7 +102,7 @@ def test_numbers_are_written_as_the_page_says(case: dict[str, Any]) -> None:
         case "float16":
             expected = struct.pack("<2f", *buffers) + struct.pack("<8e", *trained)
         case _:
-            slices = (trained[:6], trained[6:])
+            slices, power = (trained[:6], trained[6:]), 2.0 ** (math.frexp(max(map(abs, buffers)))[1] - 15)
             scales = struct.pack("<2f", *(max(map(abs, part)) / 127 for part in slices))
             steps = [
                 scale for scale, part in zip(struct.unpack("<2f", scales), slices, strict=True) for _ in part
@@ -111,7 +111,10 @@ def test_numbers_are_written_as_the_page_says(case: dict[str, Any]) -> None:
                 math.floor(x / step + u) if step else 0
                 for x, step, u in zip(trained, steps, uniform, strict=True)
             ]
-            expected = scales + struct.pack("<2f", *buffers) + struct.pack("<8b", *levels)
+            halves = struct.pack("<2e", *(x / power for x in buffers))
+            expected = scales + struct.pack("<f", power) + halves + struct.pack("<8b", *levels)
+            assert 2**14 <= max(map(abs, buffers)) / power < 2**15
+            buffers = tuple(power * x for x in struct.unpack("<2e", halves))
     assert decoded(case["content"]) == expected
     assert found[8:] == buffers
     assert found == pytest.approx(numbers, abs=0.0 if case["format"] == "float32" else 2.54 / 127)
