@@ -27,6 +27,7 @@ RULES: dict[str, dict[str, Any]] = {
     "ldawa": {"aggregator": "ldawa"},
     "ldawa-normalised": {"aggregator": "ldawa-normalised"},
     "fedvssl": {"aggregator": "fedvssl"},
+    "fedvssl-backbone": {"aggregator": "fedvssl", "exchange.travels": ["backbone", "buffer"]},
     "fedprox": {"learning.proximal": 1.0},
     "fedavgm": {"aggregator": "fedavgm"},
     "fedadam": {"aggregator": "fedadam"},
