@@ -1,16 +1,22 @@
 """What an edge server answers its parent, over phones that do as they are told."""
 
 import time
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 import pytest
+from flwr.app import Message
+from numpy.typing import NDArray
 
 from pocketfed.core.errors import HomeError, MalformedObject, NoPhonesError, ProgramError, Unreachable
+from pocketfed.core.formats import Format, Packed, encode
 from pocketfed.core.hyper import Hyper
 from pocketfed.core.layout import Layout, Role, Slice
 from pocketfed.core.modality import Modality
-from pocketfed.core.plan import PhoneStatus, Plan
+from pocketfed.core.part import Part
+from pocketfed.core.plan import PACKED, PhoneStatus, Plan, Update
+from pocketfed.core.travel import Travel
 from pocketfed.core.wire import (
     FOLD,
     INSTRUCTION,
@@ -23,13 +29,19 @@ from pocketfed.core.wire import (
 from pocketfed.mobile_client.flower.agent import Agent
 from pocketfed.mobile_client.flower.task import Task
 from pocketfed.server import rounds as rounds_module
-from pocketfed.server.aggregators import FedAvg, fold_bytes
-from pocketfed.server.messages import unpack_instruction
+from pocketfed.server.aggregators import Broadcast, FedAvg, fold_bytes
+from pocketfed.server.flower_private import with_id
+from pocketfed.server.fold import Fold
+from pocketfed.server.guard import Guard
+from pocketfed.server.history import History
+from pocketfed.server.messages import pack_instruction, pack_update, unpack_instruction
 from pocketfed.server.roster import Roster
+from pocketfed.server.staleness import Staleness
 from pocketfed.server.terms import Rounds, Terms
 from pocketfed.simulator.edge import Napping
 from pocketfed.simulator.edge_work import EdgeWork, Stopped, upload_seconds
-from tests.server.scripted_grid import LAYOUT, SIZE, ScriptedGrid, adds, fleet, says, silent
+from tests.server.folds import brings
+from tests.server.scripted_grid import LAYOUT, SIZE, Answer, ScriptedGrid, adds, fleet, says, silent
 from tests.server.test_rounds import Diary
 from tests.simulator.deployed import Diary as Deployed
 
@@ -37,10 +49,14 @@ START = np.full(SIZE, 10, dtype=np.float32)
 
 
 def edge(
-    grid: ScriptedGrid, diary: Diary | None = None, stopping: bool = False, **terms: Any
+    grid: ScriptedGrid,
+    diary: Diary | None = None,
+    stopping: bool = False,
+    layout: Layout = LAYOUT,
+    **terms: Any,
 ) -> tuple[EdgeWork, Roster]:
     wanted: dict[str, Any] = {"quorum": 0.5, "deadline": 600.0, "late": "count", "in_order": False}
-    decided = Rounds(LAYOUT, FedAvg(), lambda n: Plan(n, 0, {}, False, Hyper()), 0, Terms(**wanted | terms))
+    decided = Rounds(layout, FedAvg(), lambda n: Plan(n, 0, {}, False, Hyper()), 0, Terms(**wanted | terms))
     roster = Roster()
     roster.refresh(grid)
     return EdgeWork(42, decided, roster, grid, diary or Diary(), lambda: stopping), roster
@@ -169,3 +185,50 @@ def test_an_edge_is_the_sum_and_the_least_of_its_phones() -> None:
     grid.online = set()
     roster.refresh(grid)
     assert work.status() == PhoneStatus(42, {}, 0, False, "", LAYOUT.digest, edge=True)
+
+
+WHOLE = Layout((*LAYOUT.slices, Slice("projector.w", (5,), Role.PROJECTOR, SIZE), Slice("backbone.bn.running_var", (3,), Role.BUFFER, SIZE + 5)))  # fmt: skip
+SMALL = Travel((Role.BACKBONE,), up=Format.INT8)
+
+
+def packs(amount: float) -> Answer:
+    """A phone that changes every weight that it was sent, and sends that change as it was asked to."""
+
+    def answer(message: Message) -> Message:
+        asked = unpack_instruction(message)
+        assert (asked.roles, asked.wanted, asked.layout) == (SMALL.roles, SMALL.up, LAYOUT.digest)
+        change = np.linspace(-amount, amount, SIZE, dtype=np.float32)
+        packed = Packed(asked.wanted, encode(change, LAYOUT, asked.wanted, np.full(SIZE, 0.5, np.float32)))
+        update = Update(PACKED, 2, {}, {}, asked.plan.round, asked.layout, packed=packed)
+        return Message(pack_update(update), reply_to=message)
+
+    return answer
+
+
+def test_small_updates_of_a_part_of_the_model_fold_behind_an_edge_as_at_the_root() -> None:
+    """What travels and how is the parent's choice; the edge's own configuration says that everything does, as float32."""
+    phones = {number: packs(amount) for number, amount in enumerate((1.0, 2.0, 4.0))}
+    plan, begun = Plan(5, 3, {}, False, Hyper()), Broadcast(START, LAYOUT, 5)
+    work, _ = edge(fleet({n: phones[n] for n in (1, 2)}), layout=WHOLE)
+    items = instruction_items(plan, weights_to_bytes(START), LAYOUT.digest, SMALL)
+    part = read_part(work(Task("train", {INSTRUCTION: items}, time.time() + 60))[FOLD])
+    assert (part.updates, part.layout, part.total.shape) == (2, LAYOUT.digest, (1, SIZE))
+
+    def at_the_root(numbers: Sequence[int], parts: Sequence[Part] = ()) -> NDArray[np.float32]:
+        history = History(1).begin(begun)
+        fold = Fold(FedAvg(), Guard(), begun, history, Staleness(), SMALL)
+        content = pack_instruction(plan, weights_to_bytes(START), LAYOUT.digest, SMALL)
+        for number in numbers:
+            reply = phones[number](with_id(Message(content, 100 + number, "train"), f"question-{number}"))
+            assert reply is not None
+            assert fold.take(number, reply, 5) is None
+        for received in parts:
+            assert fold.take(9, brings(received), 5, edge=True) is None
+        return fold.outcome(1, 0.0, {}, 0).weights
+
+    tree, flat = at_the_root([0], [part]), at_the_root([0, 1, 2])
+    assert np.allclose(tree, flat, rtol=1e-6, atol=0)
+    assert np.allclose(flat, START + np.linspace(-7 / 3, 7 / 3, SIZE), atol=7 / 3 / 127)
+    foreign = instruction_items(plan, weights_to_bytes(START), WHOLE.part([Role.PROJECTOR]).digest, SMALL)
+    with pytest.raises(ProgramError, match="give it the parent's bundle"):
+        work(Task("train", {INSTRUCTION: foreign}, time.time() + 60))
