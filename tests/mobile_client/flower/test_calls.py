@@ -19,7 +19,7 @@ from hypothesis import strategies as st
 from pocketfed.core.errors import CallRefused, KeyFileError, MalformedObject, ServerError, Unreachable
 from pocketfed.mobile_client.connection import Retry, trust
 from pocketfed.mobile_client.flower.calls import Caller, _read_error
-from pocketfed.mobile_client.flower.clock import COARSE_TOLERANCE, ServerClock
+from pocketfed.mobile_client.flower.clock import LAG, ServerClock
 from pocketfed.mobile_client.flower.fleet import Fleet
 from pocketfed.mobile_client.flower.key import PhoneKey
 from tests.mobile_client.flower.conftest import Start
@@ -117,9 +117,25 @@ def test_the_clock_goes_by_the_server_only_where_that_matters() -> None:
     assert clock.correct(format_datetime(date, usegmt=True), came)
     assert clock.here() == came == 1_000_000.0
     assert (clock.now(), clock.local(1_000_600.0)) == (1_000_600.0, 1_000_000.0)
-    later = format_datetime(date + timedelta(seconds=20), usegmt=True)
-    assert not clock.correct(later, came, COARSE_TOLERANCE)
+    earlier = format_datetime(date - timedelta(seconds=20), usegmt=True)
+    assert not clock.correct(earlier, came, LAG)
     assert not clock.correct(format_datetime(date, usegmt=True), came)  # a refusal has another reason then
+
+
+@pytest.mark.parametrize(
+    ("slow", "corrected"), [(2, False), (10, True), (25, True), (-25, False), (-35, True)]
+)
+def test_a_slow_clock_is_corrected_before_it_misses_a_deadline(slow: int, corrected: bool) -> None:
+    """Servers take signatures that are old, so nothing but the `Date` of a success says so."""
+
+    def respond(request: httpx.Request) -> httpx.Response:
+        date = format_datetime(datetime.fromtimestamp(1_000_000 + slow, UTC), usegmt=True)
+        return httpx.Response(200, headers={"date": date}, stream=httpx.ByteStream(b""))
+
+    clock = ServerClock(lambda: 1_000_000.0)
+    with Caller("http://phone.test", KEY, clock, transport=httpx.MockTransport(respond)) as made:
+        Fleet(made).pull_messages(1)
+    assert clock.offset == (slow if corrected else 0)
 
 
 def test_a_slow_download_is_no_wrong_clock() -> None:

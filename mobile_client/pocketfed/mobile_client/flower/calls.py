@@ -16,7 +16,7 @@ from google.protobuf.message import DecodeError
 
 from pocketfed.core.errors import CallRefused, MalformedObject, ServerError
 from pocketfed.mobile_client.connection import TRY_AGAIN, Retry, TryAgain, open_client, persist
-from pocketfed.mobile_client.flower.clock import COARSE_TOLERANCE, TOLERANCE, ServerClock
+from pocketfed.mobile_client.flower.clock import LAG, TOLERANCE, ServerClock
 from pocketfed.mobile_client.flower.key import PhoneKey
 
 MEDIA_TYPE = "application/protobuf"
@@ -114,8 +114,7 @@ class Caller:
     def _clock_was_wrong(self, reply: Reply) -> bool:
         """Whether a refusal may have come from this phone's clock, which goes by the server's from now on."""
         refused = reply.status == 401
-        tolerance = TOLERANCE if refused else COARSE_TOLERANCE
-        corrected = self.clock.correct(reply.date, reply.came, tolerance)
+        corrected = self.clock.correct(reply.date, reply.came, TOLERANCE if refused else LAG)
         if corrected:
             log.warning("this phone's clock is %+.0f s off; going by the server's", -self.clock.offset)
         return refused and corrected

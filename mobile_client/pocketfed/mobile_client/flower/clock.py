@@ -5,10 +5,11 @@ from collections.abc import Callable
 from email.utils import parsedate_to_datetime
 
 TOLERANCE = 3.0
-"""Seconds by which the `Date` header may differ because it is coarse, and because it took its time to come."""
+"""Seconds by which the `Date` header may differ because it is coarse."""
 
-COARSE_TOLERANCE = 30.0
-"""The same where nothing is wrong yet: then only what would spoil a deadline matters."""
+LAG = 30.0
+"""Seconds by which it may be behind this phone's clock where nothing is wrong: it took its time to come, and a phone that
+is ahead only stops work early. Nothing makes it early: a phone that is behind it is slow, and would miss deadlines."""
 
 
 class ServerClock:
@@ -30,7 +31,7 @@ class ServerClock:
         """A moment of the server's clock on this phone's."""
         return moment - self.offset
 
-    def correct(self, date: str | None, came: float, tolerance: float = TOLERANCE) -> bool:
+    def correct(self, date: str | None, came: float, lag: float = TOLERANCE) -> bool:
         """Go by a `Date` header, if it contradicts this clock; whether it did.
 
         The header lags behind by up to two seconds, which is the harmless direction: a server refuses signatures from
@@ -39,7 +40,7 @@ class ServerClock:
         Args:
             date: the header; None if there was none.
             came: when it did, before the content that it stands above; seconds since 1970 by `here`.
-            tolerance: seconds that are no contradiction.
+            lag: seconds that it may be behind without contradicting; it never may be more than `TOLERANCE` ahead.
         """
         if date is None:
             return False
@@ -47,7 +48,7 @@ class ServerClock:
             measured = parsedate_to_datetime(date).timestamp() - came
         except (ValueError, OverflowError):
             return False
-        if abs(measured - self.offset) < tolerance:
+        if -lag < measured - self.offset < TOLERANCE:
             return False
         self.offset = measured
         return True
