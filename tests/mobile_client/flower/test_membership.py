@@ -1,5 +1,6 @@
 """Joining: first time, after crashes, and where phones are enrolled by people."""
 
+import json
 import threading
 from collections.abc import Callable
 from pathlib import Path
@@ -70,6 +71,42 @@ def test_a_lost_answer_to_going_online_is_waited_out(
     server.state.deactivate_node(node)  # as if its time had come
     phone.agent.step()
     assert phone.agent.node == node
+
+
+def test_a_process_that_is_killed_while_it_goes_online_is_waited_out_by_the_next(
+    launch: Callable[..., SuperLink], start: Start, tmp_path: Path
+) -> None:
+    """Where phones are enrolled, a node that is online and whose id nobody knows looks like a stranger."""
+    server = launch(auth=True)
+    phone = start(server.url)
+    node = server.enrol(phone.caller.key.public_pem)
+
+    def crash(name: str) -> None:
+        raise Crash
+
+    phone.wire.after = crash
+    with pytest.raises(Crash):
+        phone.agent.step()
+    assert json.loads((tmp_path / "home" / "node.json").read_text())["activating"]
+    for _ in range(2):  # the one after it as well
+        again = start(server.url)
+        with pytest.raises(Unreachable, match="waiting until it lapses"):
+            again.agent.step()
+    server.state.deactivate_node(node)  # as if its time had come
+    again.agent.step()
+    assert again.agent.node == node
+    assert json.loads((tmp_path / "home" / "node.json").read_text()) == {
+        "node": node, "server": server.url, "activating": False,
+    }  # fmt: skip
+
+
+def test_a_stranger_is_told_at_once_however_often_it_comes(
+    launch: Callable[..., SuperLink], start: Start
+) -> None:
+    server = launch(auth=True)
+    for _ in range(2):
+        with pytest.raises(ServerError, match="pocketfed enrol"):
+            start(server.url).agent.step()
 
 
 def test_waiting_for_a_node_to_lapse_has_an_end(superlink: SuperLink, start: Start, tmp_path: Path) -> None:

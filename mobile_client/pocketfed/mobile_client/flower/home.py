@@ -3,7 +3,7 @@
 key           private key, mode 600; key.pub, its public half
 bundles/      what the phone learns, as the server offered it, see `bundle_store`; bundle/, if it had to be made
 captures/     what the store decoded
-node.json     the server's address and this phone's node id there
+node.json     the server's address, this phone's node id there, and whether it is asking to go online
 journal/      the message at work, see `journal`
 memory/       what the phone remembers of earlier rounds, see `phone_memory`; there only if it has to
 threads       on how many threads a step is fastest, see `mobile_client/threads.py`
@@ -37,7 +37,7 @@ class Home:
 
     @property
     def node(self) -> Path:
-        """The node's id."""
+        """What is remembered of the server, see `membership`."""
         return self.folder / "node.json"
 
     @property

@@ -6,6 +6,7 @@ import random
 import threading
 import time
 from collections.abc import Callable
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 from pocketfed.core.atomic import write_atomically
@@ -26,6 +27,21 @@ PATIENCE = 2
 log = logging.getLogger(__name__)
 
 
+@dataclass(frozen=True)
+class Seen:
+    """What a phone remembers of its server.
+
+    Attributes:
+        node: its id there; None if it has none yet.
+        server: the address.
+        activating: whether it has asked to go online and does not know the answer: it may be online.
+    """
+
+    node: int | None = None
+    server: str = ""
+    activating: bool = False
+
+
 class Membership:
     """This phone as a node of one server."""
 
@@ -36,15 +52,15 @@ class Membership:
 
         Args:
             fleet: the server.
-            path: file that remembers the node's id.
+            path: file of what is remembered.
             interval: seconds between heartbeats.
             monotonic: a clock that only goes forward.
         """
         self.interval = interval
         self._fleet, self._path, self._monotonic = fleet, path, monotonic
-        self._maybe_online = False
+        self._seen = self._saved = Seen()  # as it is, and as it is on disk
+        self._begun = False
         self._refused_since: float | None = None
-        self._unsaved: int | None = None
 
     def join(self) -> int:
         """Go online; the node's id, the same as before if the server still knows it.
@@ -54,13 +70,15 @@ class Membership:
             HomeError: the node's id cannot be written down. It is kept in memory, and the next call tries that first.
             ServerError: the server does not know this phone, and does not take phones that nobody has enrolled.
         """
-        if self._unsaved is not None:
-            self._remember(self._unsaved)
-        known = self._remembered()
-        node = self._activate() or (self._resume(known) if known else None) or self._register()
-        self._maybe_online, self._refused_since = False, None
-        if node != known:
-            self._remember(node)
+        if not self._begun:
+            self._seen = self._saved = self._read()
+            self._begun = True
+        self._save(self._seen)
+        # The id may be another server's: this one may have moved here, and a third one does not know the node.
+        node = self._go_online() or (self._resume(self._seen.node) if self._seen.node else None)
+        node = node or self._register()
+        self._refused_since = None
+        self._remember(node)
         return node
 
     def beat(self, node: int) -> None:
@@ -70,12 +88,23 @@ class Membership:
         except (Unreachable, CallRefused, ServerError, MalformedObject) as error:
             log.debug("heartbeat: %s", error)
 
+    def _go_online(self) -> int | None:
+        """Activate, with a note as long as the answer is not known: it may be all that is lost."""
+        before, asking = self._seen, replace(self._seen, activating=True)
+        if not self._is_known:  # a heartbeat shows whether a known node is online
+            self._save(asking)
+        try:
+            return self._activate()
+        except Unreachable:
+            self._seen = asking
+            raise
+        except ServerError:
+            self._save(before)
+            raise
+
     def _activate(self) -> int | None:
         try:
             return self._fleet.activate(self.interval)
-        except Unreachable:
-            self._maybe_online = True  # the answer may be all that was lost
-            raise
         except CallRefused as refused:
             if refused.code != NOT_ACTIVATED:
                 raise
@@ -98,13 +127,12 @@ class Membership:
             node = self._fleet.register()
         except CallRefused as refused:
             if refused.code == REGISTRATION_CLOSED:
-                return self._wait_or_give_up(certain=not self._maybe_online)
+                return self._wait_or_give_up(certain=not self._seen.activating)
             if refused.code == KEY_IN_USE:
                 return self._activate() or self._wait_or_give_up(certain=False)
             raise
-        self._remember(
-            node
-        )  # before it is online, so that it can be resumed whatever happens to the next answer
+        # Before it is online, so that it can be resumed whatever happens to the next answer.
+        self._remember(node)
         log.info("registered as node %d", node)
         return self._activate() or self._resume(node) or self._wait_or_give_up(certain=False)
 
@@ -113,29 +141,47 @@ class Membership:
         now = self._monotonic()
         self._refused_since = self._refused_since or now
         server = self._fleet.caller.server
+        enrol = f"pocketfed enrol '{self._fleet.caller.key.public_openssh}'"
         if certain or now - self._refused_since > (PATIENCE + 1) * self.interval:
+            self._seen = replace(self._seen, activating=False)
+            self._save(self._seen)
             raise ServerError(
                 f"{server} does not know this phone's key, or has revoked it, or another phone is online with it; "
-                f"on the server's side enrol it: pocketfed enrol '{self._fleet.caller.key.public_openssh}'"
+                f"on the server's side enrol it: {enrol}"
             )
-        raise Unreachable(f"{server} has a node online with this phone's key; waiting until it lapses")
+        raise Unreachable(
+            f"{server} may have a node online with this phone's key, waiting until it lapses; if nobody has enrolled "
+            f"the key: {enrol}"
+        )
 
-    def _remembered(self) -> int | None:
+    def _read(self) -> Seen:
         try:
-            # Of whatever server it was: this one may have moved here, and another one does not know the node.
-            node = json.loads(self._path.read_bytes()[:4096])["node"]
-            return node if type(node) is int else None
+            values = json.loads(self._path.read_bytes()[:4096])
+            node, server = values["node"], values.get("server")
+            return Seen(
+                node if type(node) is int else None,
+                server if isinstance(server, str) else "",
+                values.get("activating") is True,
+            )
         except FileNotFoundError:
-            return None
-        except (OSError, ValueError, KeyError, TypeError) as error:
+            return Seen()
+        except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
             log.warning("%s cannot be read (%s); asking the server who this phone is", self._path, error)
-            return None
+            return Seen()
+
+    @property
+    def _is_known(self) -> bool:
+        return self._seen.node is not None and self._seen.server == self._fleet.caller.server
 
     def _remember(self, node: int) -> None:
-        self._unsaved = node
-        with writing(self._path):
-            write_atomically(self._path, json.dumps({"node": node}).encode())
-        self._unsaved = None
+        self._seen = Seen(node, self._fleet.caller.server)
+        self._save(self._seen)
+
+    def _save(self, seen: Seen) -> None:
+        if seen != self._saved:
+            with writing(self._path):
+                write_atomically(self._path, json.dumps(asdict(seen)).encode())
+            self._saved = seen
 
 
 def keep_alive(beat: Callable[[], None], interval: float, stop: threading.Event) -> None:
