@@ -473,5 +473,19 @@ def test_a_server_without_bundles_is_named(phone: Phone, shop: Shop) -> None:
     with pytest.raises(BundleError, match="offers no bundle; serve one with pocketfed serve, or give it"):
         phone.open()
     phone.shop = Shop(url="ftp://127.0.0.1")
-    with pytest.raises(ServerError, match="no http:// or https:// address"):
+    with pytest.raises(BundleError, match="no http:// or https:// address"):
         phone.open()
+
+
+def test_a_phone_with_a_bundle_goes_on_with_it_while_the_certificate_is_not_trusted(
+    phone: Phone, shop: Shop, first: Bundle, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def expired(*arguments: object) -> None:
+        raise ServerError("https://phone.test has a certificate that this phone does not trust")
+
+    renewal = phone.renewal()
+    renewal.open()
+    monkeypatch.setattr("pocketfed.mobile_client.delivery.persist", expired)
+    renewal.nap(EVERY)
+    assert phone.open().id == first.id
+    assert caplog.text.count("does not trust; going on with bundle") == 2

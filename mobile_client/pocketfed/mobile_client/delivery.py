@@ -20,7 +20,7 @@ import httpx
 
 from pocketfed.core.acceptance import LARGEST_MANIFEST
 from pocketfed.core.bundle import File
-from pocketfed.core.errors import BundleError
+from pocketfed.core.errors import BundleError, ServerError
 from pocketfed.mobile_client.connection import TRY_AGAIN, Retry, TryAgain, open_client, persist
 
 T = TypeVar("T")
@@ -83,8 +83,7 @@ class Depot:
 
         Raises:
             Unreachable: no answer, however often it was tried.
-            ServerError: this server will never do.
-            BundleError: it offers none, or one that cannot be read.
+            BundleError: it offers none, or one that cannot be read, or its certificate is not trusted.
         """
         return self._trying(lambda: self._offer(etag))
 
@@ -99,8 +98,7 @@ class Depot:
 
         Raises:
             Unreachable: no answer, however often it was tried.
-            ServerError: this server will never do.
-            BundleError: the server has another file than the manifest describes, or none.
+            BundleError: its certificate is not trusted, or the server has another file than the manifest describes, or none.
             OSError: it cannot be written.
         """
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -108,7 +106,10 @@ class Depot:
         self._trying(lambda: self._go_on(url, name, file, path))
 
     def _trying(self, attempt: Callable[[], T]) -> T:
-        return persist(attempt, self.server, self._retry, self._sleep)
+        try:
+            return persist(attempt, self.server, self._retry, self._sleep)
+        except ServerError as error:  # a phone that has a bundle goes on with it
+            raise BundleError(str(error)) from error
 
     def _offer(self, etag: str) -> Offer | None:
         headers = {"accept-encoding": "identity"} | ({"if-none-match": etag} if etag else {})

@@ -14,7 +14,7 @@ import httpx
 import pytest
 
 from pocketfed.core.atomic import write_atomically
-from pocketfed.core.errors import CallRefused, Declined, ProgramError, Unreachable
+from pocketfed.core.errors import CallRefused, Declined, ProgramError, ServerError, Unreachable
 from pocketfed.core.wire import DECLINED, FAILED
 from pocketfed.mobile_client.flower.agent import MAX_REFUSALS, MAX_TRIES, Pace
 from pocketfed.mobile_client.flower.journal import Entry, Journal, State
@@ -411,6 +411,44 @@ def test_trouble_is_told_once_and_its_end_too(
         phone.agent.run()
     assert caplog.text.count("cannot be reached") == 1
     assert caplog.text.count("this is over: ") == 1
+
+
+@pytest.mark.parametrize("again", [False, True])
+def test_a_finished_answer_outlives_a_proxy_without_its_server(
+    again: bool, superlink: SuperLink, start: Start, caplog: pytest.LogCaptureFixture
+) -> None:
+    """In the same process, and in one that begins meanwhile on the home of a phone that has a node there."""
+    phone = start(superlink.url)
+    phone.agent.step()
+    question = superlink.ask(phone.agent.node or 0, ITEMS)
+    if again:
+        crash_at("push-messages", 1, "before")(phone.wire)
+        with pytest.raises(Crash):
+            phone.agent.step()
+        phone = start(superlink.url)
+    blocked = "activate-node" if again else "push-messages"
+
+    def proxy(name: str) -> httpx.Response | None:
+        gone = name == blocked and len(phone.slept) < 6
+        return httpx.Response(404, stream=httpx.ByteStream(b"")) if gone else None
+
+    phone.wire.respond = proxy
+    phone.agent.run(answers=1)
+    assert content(superlink, question) == ITEMS
+    assert caplog.text.count(f"it has no call {blocked} (HTTP 404); trying again") == 1
+    waits = phone.slept[-6:]
+    assert waits[0] < 0.61 < waits[-1]
+
+
+def test_another_server_than_that_of_the_home_is_told_that_it_will_not_do(
+    superlink: SuperLink, start: Start, tmp_path: Path
+) -> None:
+    phone = start(superlink.url)
+    phone.agent.step()
+    other = start(superlink.url.replace("127.0.0.1", "localhost"))
+    other.wire.respond = lambda name: httpx.Response(404, stream=httpx.ByteStream(b""))
+    with pytest.raises(ServerError, match="is no Flower server"):
+        other.agent.run()
 
 
 def test_the_pace_grows_from_half_a_second_to_half_a_minute() -> None:

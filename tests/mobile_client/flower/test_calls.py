@@ -95,6 +95,14 @@ def test_other_answers_are_told_apart(answer: httpx.Response, error: type[Except
         Fleet(made).pull_messages(1)
 
 
+@pytest.mark.parametrize("status", [404, 405, 302, 200])
+def test_a_server_that_was_one_before_is_waited_for(status: int) -> None:
+    with caller([stream(status, b"<html>")]) as made:
+        made.met = True
+        with pytest.raises(Unreachable, match="is no Flower server"):
+            Fleet(made).pull_messages(1)
+
+
 @settings(deadline=None)
 @given(
     st.binary(max_size=200)
@@ -213,8 +221,12 @@ def test_tls_works_with_the_right_authority_and_says_what_is_wrong_otherwise(
         (server.url, "does not trust .*--ca"),
         (server.url.replace("127.0.0.1", "localhost"), "--ca"),
     ):
-        with Caller(address, KEY, verify=trust(None)) as made, pytest.raises(ServerError, match=expected):
-            Fleet(made).register()
+        with Caller(address, KEY, verify=trust(None)) as made:
+            with pytest.raises(ServerError, match=expected):
+                Fleet(made).register()
+            made.met = True
+            with pytest.raises(Unreachable, match=expected):
+                Fleet(made).register()
     (tmp_path / "no.pem").write_text("none")
     for path in (tmp_path / "no.pem", tmp_path / "absent.pem"):
         with pytest.raises(KeyFileError, match=path.name):

@@ -14,7 +14,7 @@ from typing import Any, Self
 import httpx
 from google.protobuf.message import DecodeError
 
-from pocketfed.core.errors import CallRefused, MalformedObject, ServerError
+from pocketfed.core.errors import CallRefused, MalformedObject, ServerError, Unreachable
 from pocketfed.mobile_client.connection import TRY_AGAIN, Retry, TryAgain, open_client, persist
 from pocketfed.mobile_client.flower.clock import LAG, TOLERANCE, ServerClock
 from pocketfed.mobile_client.flower.key import PhoneKey
@@ -71,6 +71,7 @@ class Caller:
         """
         self.server, self.key, self.clock = server.rstrip("/"), key, clock or ServerClock()
         self.count: Counter[str] = Counter()  # requests sent, by call
+        self.met = False  # whether this is a Flower server for certain: what else is there now, will pass
         self._max_answer, self._retry, self._sleep = max_answer, retry or Retry(), sleep
         self._lock = threading.Lock()
         self._client = open_client(verify, transport)
@@ -93,7 +94,7 @@ class Caller:
             tries: in place of the usual number.
 
         Raises:
-            Unreachable: no answer, however often it was tried.
+            Unreachable: no answer, however often it was tried; or what `ServerError` says, of a server that was met.
             CallRefused: the server answered with an error.
             ServerError: this server will never do: its certificate is not trusted, or it is no Flower server.
             MalformedObject: the answer is larger than agreed.
@@ -109,7 +110,12 @@ class Caller:
             return self._answer(name, reply.status, reply.content, response)
 
         retry = replace(self._retry, tries=tries or self._retry.tries)
-        return persist(attempt, self.server, retry, self._sleep)
+        try:
+            return persist(attempt, self.server, retry, self._sleep)
+        except ServerError as error:
+            if self.met:  # a proxy is being changed, a certificate is renewed late
+                raise Unreachable(str(error)) from error
+            raise
 
     def _clock_was_wrong(self, reply: Reply) -> bool:
         """Whether a refusal may have come from this phone's clock, which goes by the server's from now on."""

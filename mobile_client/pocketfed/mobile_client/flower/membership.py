@@ -74,11 +74,13 @@ class Membership:
             self._seen = self._saved = self._read()
             self._begun = True
         self._save(self._seen)
+        self._fleet.caller.met |= self._is_known
         # The id may be another server's: this one may have moved here, and a third one does not know the node.
         node = self._go_online() or (self._resume(self._seen.node) if self._seen.node else None)
         node = node or self._register()
         self._refused_since = None
         self._remember(node)
+        self._fleet.caller.met = True
         return node
 
     def beat(self, node: int) -> None:
