@@ -476,6 +476,61 @@ def test_a_server_that_fails_over_an_answer_is_given_some_chances(
     assert "dropping a message: the server refused push-messages" in caplog.text
 
 
+def test_refusals_of_idle_polls_are_not_held_against_the_next_message(
+    superlink: SuperLink, start: Start, caplog: pytest.LogCaptureFixture
+) -> None:
+    failing = "pull-messages"
+
+    def fail(name: str) -> httpx.Response | None:
+        return httpx.Response(500, stream=httpx.ByteStream(b"")) if name == failing else None
+
+    phone = start(superlink.url)
+    phone.agent.step()
+    phone.wire.respond = fail
+    for call, times in (
+        ("pull-messages", MAX_REFUSALS),
+        ("push-messages", MAX_REFUSALS),
+        ("push-messages", 1),
+    ):
+        failing = call
+        question = superlink.ask(phone.agent.node or 0, ITEMS) if call == "push-messages" else ""
+        for _ in range(times):
+            assert "dropping" not in caplog.text
+            with pytest.raises(CallRefused):
+                phone.agent.step()
+        if times > 1 and call == "push-messages":
+            assert "dropping" in caplog.text
+            caplog.clear()
+    assert "dropping" not in caplog.text
+    failing = ""
+    assert phone.agent.step()
+    assert content(superlink, question) == ITEMS
+
+
+@pytest.mark.parametrize("call", ["activate-node", "pull-messages"])
+def test_an_answer_that_is_too_large_is_waited_out_and_told_once(
+    call: str, superlink: SuperLink, start: Start, caplog: pytest.LogCaptureFixture
+) -> None:
+    phone = start(superlink.url)
+    phone.caller._max_answer = 10_000
+
+    def large(name: str) -> httpx.Response | None:
+        too_large = name == call and len(phone.slept) < 6
+        return httpx.Response(200, stream=httpx.ByteStream(bytes(20_000))) if too_large else None
+
+    def sleep(seconds: float) -> None:
+        phone.slept.append(seconds)
+        if len(phone.slept) == 8:
+            raise Crash
+
+    phone.wire.respond, phone.agent._sleep = large, sleep
+    with pytest.raises(Crash):
+        phone.agent.run()
+    assert phone.wire.calls.count(call) == 6 + 2
+    assert phone.slept[5] > 2.5
+    assert caplog.text.count(f"{call} is answered with more than 10000 bytes; trying again") == 1
+
+
 def test_a_run_that_is_over_costs_its_message_only(
     superlink: SuperLink, start: Start, caplog: pytest.LogCaptureFixture
 ) -> None:

@@ -108,7 +108,7 @@ class Agent:
                     self.trouble = None
                     if not idle:
                         continue
-                except (Unreachable, CallRefused, HomeError) as error:
+                except (Unreachable, CallRefused, HomeError, MalformedObject) as error:
                     idle += 1
                     if str(error) != str(self.trouble):
                         log.warning("%s; trying again", error)
@@ -124,6 +124,7 @@ class Agent:
         Raises:
             Unreachable, CallRefused: not now; what has been begun is in the journal.
             HomeError: the disk does not take what has come or been done; it is in memory, and goes there first.
+            MalformedObject: the server answers otherwise than agreed, and there was no message to drop for it.
             ServerError: the server refuses this phone for good.
         """
         if self.node is None:
@@ -137,18 +138,20 @@ class Agent:
             worked = self._at_work = entry is not None
             while entry is not None:
                 entry = self._advance(self.node, entry)
-            self._at_work, self._refusals = False, 0
+            self._end_work()
             return worked
         except MalformedObject as error:
-            self._drop(str(error))
+            if not self._drop(str(error)):
+                raise
             return True
         except CallRefused as refused:
-            self._refusals += 1
             if refused.status == UNAUTHENTICATED:
                 # The server has lost us, or we it: the next step joins anew. Work of a node that is no more is dropped.
                 self.node = None
-            elif refused.status < 500 or self._refusals >= MAX_REFUSALS:
-                self._drop(str(refused))
+            elif self._at_work:
+                self._refusals += 1
+                if refused.status < 500 or self._refusals >= MAX_REFUSALS:
+                    self._drop(str(refused))
             raise
 
     def _beat(self) -> None:
@@ -249,7 +252,14 @@ class Agent:
             return "it has expired"
         return None
 
-    def _drop(self, reason: str) -> None:
-        if self._journal.load() is not None:
+    def _drop(self, reason: str) -> bool:
+        """Give up the message at work; whether there was one."""
+        dropped = self._journal.load() is not None
+        if dropped:
             log.warning("dropping a message: %s", reason)
         self._journal.clear()
+        self._end_work()
+        return dropped
+
+    def _end_work(self) -> None:
+        self._at_work, self._refusals = False, 0
