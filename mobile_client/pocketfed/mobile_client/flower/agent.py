@@ -78,7 +78,7 @@ class Agent:
             sleep: waits so many seconds.
         """
         self.node: int | None = None
-        self.answered = 0  # messages, queries not counted
+        self.answered = 0  # messages of which the server has the answer for certain, queries not counted
         self.trouble: PocketfedError | None = None  # why there is no going on at the moment
         self._at_work = False  # whether what the journal holds has been begun by this very process
         self._refusals = 0
@@ -240,8 +240,12 @@ class Agent:
         if outcome is Delivery.REJECTED:
             log.warning("the server did not want the answer to %s: too late, or answered already", kind)
             return
-        known = ", which the server had already" if outcome is Delivery.KNOWN else ""
-        log.info("answered %s (%d bytes)%s", kind, sum(map(len, entry.objects)), known)
+        if outcome is Delivery.UNCERTAIN:
+            log.warning(
+                "the server wants no more of the answer to %s: it has it all, or has given it up", kind
+            )
+            return
+        log.info("answered %s (%d bytes)", kind, sum(map(len, entry.objects)))
         self.answered += kind.partition(".")[0] != QUERY
 
     def _pointless(self, meant: int, node: int, expires: float) -> str | None:

@@ -23,12 +23,13 @@ class Delivery(Enum):
     """What became of an answer.
 
     DELIVERED: the server has it.
-    KNOWN: the server had it already; the confirmation was lost in a crash.
+    UNCERTAIN: the server had agreed to take it and wants no more of it: it has it all, and the confirmation was lost, or
+        it has given up waiting for the rest.
     REJECTED: the server does not want it: too late, or the question has been answered.
     """
 
     DELIVERED = auto()
-    KNOWN = auto()
+    UNCERTAIN = auto()
     REJECTED = auto()
 
 
@@ -65,8 +66,8 @@ def _pull(fleet: Fleet, node: int, run: int, name: str, sleep: Callable[[float],
 def deliver(fleet: Fleet, journal: Journal, entry: Entry) -> Delivery:
     """Push an answer; safe to repeat after a crash at any point.
 
-    A server rejects an answer by asking for none of its objects. It does so too if it has them all; the journal tells
-    the cases apart, because a new answer always has an object that no server can have.
+    A server rejects an answer by asking for none of its objects. It does so too if it has them all; a new answer always
+    has an object that no server can have, so the journal tells a rejection unless the server had begun to take it.
 
     Raises:
         MalformedObject: the entry is no answer, or the server asks for what is not in it, or stores nothing.
@@ -77,7 +78,7 @@ def deliver(fleet: Fleet, journal: Journal, entry: Entry) -> Delivery:
     for _ in range(OFFERS):
         offer = fleet.push_messages(request)
         if not offer.missing:
-            return Delivery.KNOWN if entry.state is State.ACCEPTED else Delivery.REJECTED
+            return Delivery.UNCERTAIN if entry.state is State.ACCEPTED else Delivery.REJECTED
         if not contents.keys() >= set(offer.missing):
             raise MalformedObject("the server asks for objects that the answer does not have")
         entry = journal.accept(entry)
