@@ -16,6 +16,7 @@ from golden.formats import formats
 from golden.key import key_case
 from golden.malformed import malformed
 from golden.objects import objects
+from golden.responses import responses
 from pocketfed.mobile_client.flower.key import SIGNATURE
 
 FOLDER = Path(__file__).resolve().parent
@@ -31,6 +32,7 @@ def vectors() -> dict[str, Any]:
         "formats.json": formats(),
         "answers.json": answers(),
         "errors.json": errors(),
+        "responses.json": responses(),
     }
 
 

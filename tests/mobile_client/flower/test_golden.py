@@ -18,6 +18,7 @@ from flwr.supercore.inflatable.inflatable_utils import validate_object_content
 from flwr.supercore.primitives.asymmetric import bytes_to_public_key, verify_signature
 from google.protobuf.json_format import MessageToDict, ParseDict
 
+from golden.encoding import untyped
 from pocketfed.core.errors import MalformedObject
 from pocketfed.mobile_client.flower.calls import _read_error
 from pocketfed.mobile_client.flower.key import PUBLIC_KEY, SIGNATURE, TIMESTAMP
@@ -74,7 +75,7 @@ def test_flower_accepts_the_signed_headers() -> None:
 
 @pytest.mark.parametrize("case", FILES["objects.json"], ids=name)
 def test_records_are_the_same_objects_in_flower(case: dict[str, Any]) -> None:
-    records = SCRIPT.untyped(case["records"])
+    records = untyped(case["records"])
     objects = {item["id"]: decoded(item["content"]) for item in case["objects"]}
     assert write_records(records) == (case["root"], objects)
     assert read_records(case["root"], objects) == records
@@ -152,7 +153,7 @@ def test_calls_are_the_same_bytes_in_flower(case: dict[str, Any]) -> None:
 def test_answers_are_the_same_messages_in_flower(case: dict[str, Any]) -> None:
     question = Question.read(decoded(case["question"]))
     assert question is not None
-    content = Failure(**case["error"]) if "error" in case else SCRIPT.untyped(case["records"])
+    content = Failure(**case["error"]) if "error" in case else untyped(case["records"])
     answer = build_answer(question, int(case["node"]), case["now"], case["seconds"], content)
     assert answer.request == decoded(case["push_messages"])
     assert answer.objects == tuple(decoded(item["content"]) for item in case["objects"])

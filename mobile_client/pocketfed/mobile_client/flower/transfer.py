@@ -41,7 +41,7 @@ def fetch(
     Raises:
         MalformedObject: an object is not what its id says, or cannot be had.
     """
-    names = tree_ids(question.tree, MAX_OBJECTS)
+    names = tree_ids(question.tree, MAX_OBJECTS + 1)
     if len(names) > MAX_OBJECTS + 1:
         raise MalformedObject(f"a pulled message has more than {MAX_OBJECTS} objects")
     run = question.metadata.run_id
