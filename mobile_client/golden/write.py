@@ -17,6 +17,7 @@ from golden.key import key_case
 from golden.malformed import malformed
 from golden.objects import objects
 from golden.responses import responses
+from golden.schedules import schedules
 from pocketfed.mobile_client.flower.key import SIGNATURE
 
 FOLDER = Path(__file__).resolve().parent
@@ -33,6 +34,7 @@ def vectors() -> dict[str, Any]:
         "answers.json": answers(),
         "errors.json": errors(),
         "responses.json": responses(),
+        "schedules.json": schedules(),
     }
 
 

@@ -4,6 +4,7 @@ import base64
 import hashlib
 import json
 import math
+import re
 import struct
 from datetime import datetime
 from typing import Any
@@ -19,11 +20,15 @@ from flwr.supercore.primitives.asymmetric import bytes_to_public_key, verify_sig
 from google.protobuf.json_format import MessageToDict, ParseDict
 
 from golden.encoding import untyped
+from golden.sample import SMALL, STATUS, UPDATE
 from pocketfed.core.errors import MalformedObject
+from pocketfed.core.hyper import HYPER
+from pocketfed.core.wire import read_instruction, read_status, read_update
 from pocketfed.mobile_client.flower.calls import _read_error
 from pocketfed.mobile_client.flower.key import PUBLIC_KEY, SIGNATURE, TIMESTAMP
 from pocketfed.mobile_client.flower.objects import object_id, read_object, read_records, write_records
 from pocketfed.mobile_client.flower.task import Failure, Question, build_answer
+from tests.conftest import REPOSITORY
 from tests.mobile_client.flower.scripts import load_script
 
 SCRIPT = load_script("mobile_client/golden/write.py")
@@ -188,3 +193,81 @@ def test_errors_are_read_as_flower_writes_them(case: dict[str, Any]) -> None:
     theirs = FlowerError.from_json(case["body"])
     if theirs is not None:
         assert (theirs.code, theirs.message) == (code, detail)
+
+
+READERS = {
+    "an instruction": (read_instruction, SMALL), "an update": (read_update, UPDATE), "a status": (read_status, STATUS),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("kind", READERS)
+def test_the_keys_of_records_are_those_of_the_page(kind: str) -> None:
+    """All of them are in its table, and only without those that it says are required a record cannot be read."""
+    read, record = READERS[kind]
+    page = (REPOSITORY / "docs" / "phone.md").read_text()
+    table = page.split(f"| key of {kind} |")[1].split("\n\n")[0]
+    rows = [line.split("|") for line in table.splitlines()[2:]]
+    keys = [re.findall("`([^`]+)`", row[1]) for row in rows]
+    assert set(record) <= {key for row in keys for key in row}
+    for row, names in zip(rows, keys, strict=True):
+        rest = {key: value for key, value in record.items() if key not in names}
+        if "required" in row[3]:
+            with pytest.raises(KeyError):
+                read(rest)
+        else:
+            read(rest)
+
+
+@pytest.mark.parametrize("case", FILES["schedules.json"], ids=name)
+def test_rounds_are_scheduled_as_the_page_says(case: dict[str, Any]) -> None:
+    """From the shuffles alone: what a client in another language would write."""
+    seen: dict[str, int] = {}
+    total: dict[str, float] = {}
+    batches = mixed_batches(case) or sequential_batches(case)
+    assert len(case["steps"]) == len(batches)
+    for step, batch in zip(case["steps"], batches, strict=True):
+        assert step["method"] == ("step_mixed" if len(batch) == 2 else f"step_{min(batch)}")
+        size = case["batch"] // len(batch)
+        assert step["captures"] == {k: [b[i % len(b)] for i in range(size)] for k, b in batch.items()}
+        assert [shape[:2] for shape in step["noise_shape"].values()] == [[size, 2]] * len(batch)
+        rates = [case["instruction"][key] for key in HYPER]
+        assert step["hyper"] == pytest.approx([*rates, *map(len, batch.values())])
+        for kind, b in batch.items():
+            seen[kind] = seen.get(kind, 0) + len(b)
+            total[kind] = total.get(kind, 0.0) + len(b) * step["loss"]
+    assert case["update"] == {
+        "examples": sum(seen.values()),
+        **{f"seen-{kind}": count for kind, count in seen.items()},
+        **{f"loss-{kind}": pytest.approx(total[kind] / count) for kind, count in seen.items()},
+    }
+
+
+def sequential_batches(case: dict[str, Any]) -> list[dict[str, list[int]]]:
+    shuffles, size = iter(case["shuffles"]), case["batch"]
+    placed: list[tuple[float, dict[str, list[int]]]] = []
+    for kind in case["captures"]:
+        chunks: list[list[int]] = []
+        for _ in range(case["instruction"][f"epochs-{kind}"]):
+            order = next(shuffles)
+            cut = [order[i : i + size] for i in range(0, len(order), size)]
+            if len(cut) > 1 and len(cut[-1]) < min(8, size):
+                cut.pop()
+            chunks += [chunk for chunk in cut if len(chunk) >= 2]
+        placed += [((i + 0.5) / len(chunks), {kind: chunk}) for i, chunk in enumerate(chunks)]
+    return [batch for _, batch in sorted(placed, key=lambda item: item[0])]
+
+
+def mixed_batches(case: dict[str, Any]) -> list[dict[str, list[int]]]:
+    usable = {kind: count for kind, count in case["captures"].items() if count >= 2}
+    if not case["instruction"]["mixed"] or len(usable) < 2:
+        return []
+    shuffles, half = iter(case["shuffles"]), case["batch"] // 2
+    work = sum(count * case["instruction"][f"epochs-{kind}"] for kind, count in usable.items())
+    steps = max(1, work // case["batch"])
+    streams: dict[str, list[int]] = {}
+    for kind in usable:
+        streams[kind] = []
+        while len(streams[kind]) < steps * half:
+            streams[kind] += next(shuffles)
+    windows = [slice(step * half, (step + 1) * half) for step in range(steps)]
+    return [{kind: list(dict.fromkeys(s[w])) for kind, s in streams.items()} for w in windows]
