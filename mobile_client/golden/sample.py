@@ -25,9 +25,9 @@ GROUP = "3"
 WEIGHTS = bytes.fromhex("0000803f000000c00000003f00008040")
 """1, -2, 0.5 and 4 as little-endian float32."""
 
-LAYOUT, BUNDLE = "5f" * 32, "b7" * 32
+LAYOUT, BUNDLE, RUN_ID = "5f" * 32, "b7" * 32, "c4" * 16
 INSTRUCTION: dict[str, Value] = {
-    "round": 3, "seed": 2**63 + 5, "mixed": 0, "layout": LAYOUT, "epochs-photo": 1, "epochs-sound": 2,
+    "round": 3, "run": RUN_ID, "seed": 2**63 + 5, "mixed": 0, "layout": LAYOUT, "epochs-photo": 1, "epochs-sound": 2,
     "learning_rate": 0.03, "momentum": 0.9, "weight_decay": 5e-4, "proximal": 0.0, "temperature": 0.3,
     "second_momentum": 0.999, "epsilon": 1e-8, "format": "float32", "weights": WEIGHTS,
 }  # fmt: skip

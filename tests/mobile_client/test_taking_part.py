@@ -82,9 +82,10 @@ def asked(
     wanted: Format = Format.FLOAT32,
     blend: Blend | None = None,
     down: Format = Format.FLOAT32,
+    run: str = "one",
 ) -> Instruction:
     """An instruction with the part of whole `weights` that has these roles."""
-    plan = Plan(number, 5, {Modality.PHOTO: 1}, False, Hyper(), blend or Blend())
+    plan = Plan(number, 5, {Modality.PHOTO: 1}, False, Hyper(), blend or Blend(), run)
     part, layout = LAYOUT.gather(weights, roles), LAYOUT.part(roles)
     packed = None if down is Format.FLOAT32 else Packed(down, encode(part, layout, down))
     return Instruction(plan, part, layout.digest, roles, wanted, packed)
@@ -145,6 +146,40 @@ class TestPart:
         assert first[2] == again[0] == again[1]
         assert first[2].packed != first[1].packed
 
+    @pytest.mark.parametrize("kept", [(4, 5), (5, 8), (6,)])
+    def test_a_server_that_goes_back_does_not_take_a_phones_head_with_it(
+        self, someone: Callable[..., Someone], kept: tuple[int, ...], caplog: pytest.LogCaptureFixture
+    ) -> None:
+        """To round 4, of which nothing from before is remembered; whoever repeats that gets the same."""
+        heads = []
+        for number in kept:
+            (phone := someone()).answer(asked(GLOBAL[number], number, self.roles, Format.INT8))
+            heads.append(learnt(phone.begun, 0)[PROJECTOR])
+        back = asked(GLOBAL[4], 4, self.roles, Format.INT8)
+        first = (phone := someone()).answer(back)
+        assert np.allclose(phone.begun[PROJECTOR], heads[0], atol=1e-6)
+        said = f"went back to round 4, before which nothing is remembered; stayed is as it was after round {kept[0]}"
+        assert said in caplog.text
+        assert someone().answer(back) == first
+        change = (learnt(phone.begun, 0) - GLOBAL[4])[
+            BACKBONE
+        ]  # nothing of what was left out of later changes
+        assert (
+            np.abs(changed(first, LAYOUT.part(self.roles))[BACKBONE] - change).max()
+            <= np.abs(change).max() / 127
+        )
+        (phone := someone()).answer(asked(GLOBAL[5], 5, self.roles, Format.INT8))
+        whole = np.zeros(LAYOUT.size)
+        whole[PROJECTOR] = heads[0]
+        assert np.allclose(phone.begun[PROJECTOR], learnt(whole, 0)[PROJECTOR], atol=1e-6)
+
+    def test_a_first_round_that_is_repeated_begins_with_the_bundles_head(
+        self, someone: Callable[..., Someone]
+    ) -> None:
+        for _ in range(2):
+            (phone := someone()).answer(asked(GLOBAL[4], 4, self.roles))
+            assert np.array_equal(phone.begun[PROJECTOR], INITIAL[PROJECTOR])
+
     def test_another_part_than_the_server_says_is_refused(self, someone: Callable[..., Someone]) -> None:
         right = asked(GLOBAL[1], 1, self.roles)
         for wrong in (
@@ -154,6 +189,22 @@ class TestPart:
         ):
             with pytest.raises(ProgramError, match="server's weights"):
                 someone().answer(wrong)
+
+
+def test_another_run_of_the_same_bundle_and_seed_is_a_fresh_start(
+    someone: Callable[..., Someone], caplog: pytest.LogCaptureFixture
+) -> None:
+    """A server that begins anew does not have what phones learnt before: own weights, heads and rests are of no use."""
+    roles, blend = (Role.BACKBONE,), Blend(BlendRule.FEDEMA)
+    for number in (5, 6):
+        someone().answer(asked(GLOBAL[number], number, roles, Format.INT8, blend))
+    phone, sent = someone(), np.full(LAYOUT.size, 100, dtype=np.float32)
+    update = phone.answer(asked(sent, 7, roles, Format.INT8, blend, run="other"))
+    assert (phone.begun[BACKBONE] == 100).all()
+    assert np.array_equal(phone.begun[12:], INITIAL[12:])
+    assert "round-00006.safetensors is not used: it belongs to another run" in caplog.text
+    change = (learnt(phone.begun, 0) - phone.begun)[BACKBONE]
+    assert np.abs(changed(update, LAYOUT.part(roles)) - change).max() <= np.abs(change).max() / 127 + 1e-5
 
 
 def test_a_phone_with_nothing_to_remember_writes_nothing(
@@ -193,7 +244,7 @@ def test_error_feedback_loses_nothing_over_the_rounds(sent: list[int], number: i
             total += changed(update)[TRAINED]
             after = learnt(GLOBAL[index], number).astype(np.float32).astype(np.float64)
             true += (after - GLOBAL[index])[TRAINED]
-        run = f"{LAYOUT.digest} {LAYOUT.digest} 5"
+        run = f"{LAYOUT.digest} {LAYOUT.digest} one"
         residual = PhoneMemory(Path(home)).recall(run, 99)["residual"]
         assert np.allclose(total + residual, true, atol=1e-5)
         assert np.abs(residual).max() <= 2 * np.abs(true).max() / 127 + 1 / 127 * 10

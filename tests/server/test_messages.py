@@ -42,7 +42,9 @@ def reply(content: RecordDict | Error) -> Message:
 
 
 def test_an_instruction_survives_as_one_record() -> None:
-    plan = Plan(3, 2**32 - 1, {Modality.PHOTO: 2, Modality.SOUND: 7}, True, Hyper(0.01, 0.8, 1e-3, 0.5, 0.2))
+    plan = Plan(
+        3, 2**32 - 1, {Modality.PHOTO: 2, Modality.SOUND: 7}, True, Hyper(0.01, 0.8, 1e-3, 0.5, 0.2), run="c4"
+    )
     weights = np.linspace(-1, 1, 9, dtype=np.float32)
     content = pack_instruction(plan, weights_to_bytes(weights), "abc")
     assert len(content) == 1
@@ -61,7 +63,7 @@ def test_what_travels_and_how_survives_and_is_not_said_where_it_is_as_usual() ->
     assert again.packed == Packed(Format.FLOAT16, b"1234")
     usual = instruction_items(Plan(3, 7, {}, False, Hyper()), b"1234", "abc")
     assert usual == instruction_items(Plan(3, 7, {}, False, Hyper()), b"1234", "abc", Travel())
-    assert set(usual) == {"round", "seed", "mixed", "layout", "format", "weights", *HYPER}
+    assert set(usual) == {"round", "run", "seed", "mixed", "layout", "format", "weights", *HYPER}
 
 
 @pytest.mark.parametrize(

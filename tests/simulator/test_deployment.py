@@ -1,6 +1,7 @@
 """A deployed server from bundle to last round, whatever happens to its disk, its phones and itself."""
 
 import errno
+import re
 import shutil
 import sqlite3
 import threading
@@ -29,7 +30,8 @@ from pocketfed.server.outcome import Kind, Outcome
 from pocketfed.server.roster import Roster
 from pocketfed.server.watch.snapshot import Stage
 from pocketfed.simulator import deployment, metrics_file, run_folder
-from pocketfed.simulator.config import ExchangeConfig
+from pocketfed.simulator.config import Config, ExchangeConfig
+from pocketfed.simulator.deployment import rounds_of
 from pocketfed.simulator.keeper import Keeper
 from pocketfed.simulator.run_folder import RunFolder, read_metrics
 from pocketfed.simulator.server_run import BUNDLE, open_run
@@ -135,7 +137,25 @@ def test_a_crash_at_any_write_of_a_first_start_leaves_a_folder_that_can_be_start
         run = open_run(state, made, None, None, silent)
         assert (run.last.round, run.problems) == (0, ())
         assert np.array_equal(run.last.weights, START)
-    assert write == 7  # five files of the bundle, round 0, the configuration
+    assert write == 8  # five files of the bundle, round 0, the run's id, the configuration
+
+
+def test_phones_can_tell_a_run_from_one_that_begins_anew_with_the_same_bundle(tmp_path: Path) -> None:
+    made = bundle(tmp_path / "bundle", settings(4))
+
+    def said(state: str, config: Config | None = None) -> str:
+        return rounds_of(open_run(tmp_path / state, made, config, None, silent)).plan(3).run
+
+    first = said("one")
+    assert re.fullmatch("[0-9a-f]{32}", first)
+    assert said("one") == said("one", settings(9)) == first
+    assert said("other") != first
+    (tmp_path / "one" / "run-id").write_text("")
+    with pytest.raises(RunFolderError, match=r"run-id cannot be read \(damaged\).*restore it from a copy"):
+        said("one")
+    (tmp_path / "one" / "run-id").unlink()
+    with pytest.raises(RunFolderError, match=r"run-id cannot be read \(No such file"):
+        said("one")
 
 
 def test_what_travels_cannot_change_in_the_middle_of_a_run_but_how_it_travels_can(tmp_path: Path) -> None:

@@ -63,7 +63,7 @@ def edge(
 
 
 def train(round_number: int = 5, seconds: float = 60.0, layout: str = LAYOUT.digest) -> Task:
-    plan = Plan(round_number, 3, {Modality.SOUND: 2}, False, Hyper(learning_rate=0.5))
+    plan = Plan(round_number, 3, {Modality.SOUND: 2}, False, Hyper(learning_rate=0.5), run="the root's")
     items = instruction_items(plan, weights_to_bytes(START), layout)
     return Task("train", {INSTRUCTION: items}, time.time() + seconds)
 
@@ -86,7 +86,7 @@ def test_phones_get_the_plan_of_the_parent_and_less_time_than_the_edge_has() -> 
     work(train(seconds=60.0))
     asked = unpack_instruction(grid.sent[0])
     assert (asked.plan.round, asked.plan.seed, asked.plan.hyper.learning_rate) == (5, 3, 0.5)
-    assert asked.plan.epochs == {Modality.SOUND: 2}
+    assert (asked.plan.epochs, asked.plan.run) == ({Modality.SOUND: 2}, "the root's")
     assert (
         30 < grid.sent[0].metadata.ttl <= 40
     )  # the fold may wait 20 s for a place; late answers do not count

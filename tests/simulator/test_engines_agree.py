@@ -12,7 +12,6 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from pocketfed.core.bundle import Bundle
 from pocketfed.core.formats import Format
 from pocketfed.server.checkpoint import load_checkpoint, path_of
 from pocketfed.server.terms import Rounds
@@ -21,7 +20,7 @@ from pocketfed.server.watch.scoreboard import Scoreboard
 from pocketfed.server.watch.watcher import Everyone
 from pocketfed.simulator.config import Config, build_config, to_toml
 from pocketfed.simulator.deployment import Place, rounds_of, serve
-from pocketfed.simulator.server_run import open_run
+from pocketfed.simulator.server_run import Run, open_run
 from pocketfed.simulator.simulate import simulate
 from tests.conftest import Silent
 from tests.simulator.capture_folders import make_captures, write_captures
@@ -109,9 +108,9 @@ def check_the_same(ours: list[NDArray[np.float32]], theirs: list[NDArray[np.floa
             assert np.abs(mine - ours[number - 1]).max() > 1e-4 * np.abs(mine).max()
 
 
-def in_order(config: Config, bundle: Bundle) -> Rounds:
+def in_order(run: Run) -> Rounds:
     """As a server decides, but folding in the order of phone numbers, so that sums are the same to the last bit."""
-    decided = rounds_of(config, bundle)
+    decided = rounds_of(run)
     return dataclasses.replace(decided, terms=dataclasses.replace(decided.terms, in_order=True))
 
 

@@ -271,7 +271,7 @@ def test_a_supernode_takes_part_in_small_updates_and_remembers(tmp_path: Path) -
     layout = bundle.read_layout().part(travel.roles)
     weights = bundle.read_layout().gather(bundle.weights, travel.roles)
     begun = Broadcast(weights, layout, 1)
-    content = pack_instruction(plan_of(config, 1), weights_to_bytes(weights), layout.digest, travel)
+    content = pack_instruction(plan_of(config, 1, "a run"), weights_to_bytes(weights), layout.digest, travel)
     act_as_server(1)
     answer = client_app(Message(content, 2, "train", ttl=60.0), context(node_config=mine))
     update = Guard().check(decoded(unpack_update(answer), begun, travel), begun)

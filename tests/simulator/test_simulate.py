@@ -60,6 +60,7 @@ def test_the_run_folder_holds_what_is_promised(finished: Path) -> None:
         "config.toml",
         "metrics.jsonl",
         "report.html",
+        "run-id",
     ]
     records = [json.loads(line) for line in (finished / "metrics.jsonl").read_text().splitlines()]
     assert [r["round"] for r in records] == [0, 1, 2]
@@ -83,6 +84,7 @@ def test_the_run_folder_holds_what_is_promised(finished: Path) -> None:
 def test_the_same_seed_gives_the_same_weights_and_another_does_not(finished: Path, tmp_path: Path) -> None:
     simulate(small(workers=1), tmp_path / "same", Silent())
     assert np.array_equal(weights_of(finished), weights_of(tmp_path / "same"))
+    assert (tmp_path / "same" / "run-id").read_bytes() != (finished / "run-id").read_bytes()
     simulate(small(seed=1, rounds=1), tmp_path / "other", Silent())
     assert not np.array_equal(weights_of(finished, 1), weights_of(tmp_path / "other", 1))
 
@@ -102,6 +104,7 @@ def test_resuming_after_any_round_gives_the_same_run_bit_for_bit(finished: Path,
             lines = (copy / "metrics.jsonl").read_text().splitlines(keepends=True)
             (copy / "metrics.jsonl").write_text(lines[0] + lines[1][:20])
         simulate(small(), copy, Silent(), resume=True)
+        assert (copy / "run-id").read_bytes() == (finished / "run-id").read_bytes()
         assert np.array_equal(weights_of(copy), weights_of(finished))
         assert [damaged.exists(), damaged.with_name(damaged.name + DAMAGED).exists()] == [False, True]
         again = run_folder.read_metrics(run_folder.RunFolder(copy), 9)

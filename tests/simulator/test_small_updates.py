@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 from numpy.typing import NDArray
+from safetensors import safe_open
 from safetensors.numpy import load_file
 
 from pocketfed.core.formats import Format, packed_size
@@ -75,6 +76,8 @@ def test_each_phone_has_a_head_of_its_own_and_at_most_two_files(finished: Path, 
     for folder in sorted((finished / "phones").iterdir()):
         files = sorted(folder.iterdir())
         assert 1 <= len(files) <= 2
+        with safe_open(files[-1], framework="numpy") as file:
+            assert file.metadata()["run"].endswith((finished / "run-id").read_text().strip())
         kept = load_file(files[-1])
         assert set(kept) == {"stayed", "own", "distance", "rate", "residual"}
         assert kept["stayed"].shape == (layout.part([Role.PROJECTOR]).size,)

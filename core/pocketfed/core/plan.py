@@ -27,6 +27,7 @@ class Plan:
         mixed: whether a batch mixes modalities (where the phone has both); sequential otherwise.
         hyper: the numbers of every step of the round.
         blend: what of its own a phone begins the round with.
+        run: id of the run, which no other one has, whatever its seed: what a phone remembers belongs to it.
     """
 
     round: int
@@ -35,6 +36,7 @@ class Plan:
     mixed: bool
     hyper: Hyper
     blend: Blend = field(default_factory=Blend)
+    run: str = ""
 
 
 @dataclass(frozen=True)

@@ -75,9 +75,12 @@ def instruction_items(
     """
     travel = travel or Travel()
     epochs = {f"epochs-{modality}": count for modality, count in plan.epochs.items()}
-    values = {"round": plan.round, "seed": plan.seed, "mixed": int(plan.mixed), "layout": layout}
     return {
-        **values,
+        "round": plan.round,
+        "run": plan.run,
+        "seed": plan.seed,
+        "mixed": int(plan.mixed),
+        "layout": layout,
         **epochs,
         **asdict(plan.hyper),
         **_travel_items(travel),
@@ -117,6 +120,7 @@ def read_instruction(items: Mapping[str, Any]) -> Instruction:
         mixed=bool(_integer(items, "mixed")),
         hyper=hyper,
         blend=_blend(items),
+        run=_text(items, "run"),
     )
     weights, packed = _weights(items)
     return Instruction(

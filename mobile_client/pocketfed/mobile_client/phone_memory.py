@@ -3,14 +3,15 @@
     round-00007.safetensors, round-00012.safetensors
 
 The last two rounds that it trained in are kept. A server that was stopped repeats the round that was running, and then a
-phone that has trained in it already goes by what it remembered before: its answer is the same again.
+phone that has trained in it already goes by what it remembered before: its answer is the same again. A server that lost
+more goes back further than that; then what a phone can only have from its memory is taken from a later round.
 """
 
 import hashlib
 import json
 import logging
 import re
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -45,11 +46,39 @@ class PhoneMemory:
             before: number of a round.
         """
         for number in sorted((n for n in self._rounds() if n < before), reverse=True):
-            try:
-                return _read(self._path(number), run)
-            except (OSError, SafetensorError, ValueError) as error:
-                log.warning("%s is not used: %s", self._path(number), error)
+            if found := self._try(number, run):
+                return found
         return {}
+
+    def go_back(self, run: str, to: int, names: Collection[str]) -> Vectors:
+        """For a round of which nothing is recalled: the oldest of what was kept in it and after it.
+
+        It is written down as what was kept before that round, so that the round gives the same if it is asked for again.
+        A phone's first round that is only repeated is none to go back to: nothing was kept before it.
+
+        Args:
+            run: as in `recall`.
+            to: number of the round.
+            names: of the vectors that count; the others follow a model that the server has no more.
+
+        Returns:
+            Those vectors; none if nothing of the run is known after this round.
+
+        Raises:
+            OSError: the disk is full, or cannot be written.
+        """
+        known = {n: found for n in self._rounds() if n >= to and (found := self._try(n, run))}
+        if not any(number > to for number in known):
+            return {}
+        oldest = min(known)
+        kept = {name: vector for name, vector in known[oldest].items() if name in names}
+        if kept:
+            log.warning(
+                "the server went back to round %d, before which nothing is remembered; %s is as it was after round %d",
+                to, ", ".join(sorted(kept)), oldest,
+            )  # fmt: skip
+            self._write(run, to - 1, kept)
+        return kept
 
     def keep(self, run: str, round_number: int, vectors: Vectors) -> None:
         """Remember these in place of what was kept in this round, and forget all but the newest round before it.
@@ -57,16 +86,27 @@ class PhoneMemory:
         Raises:
             OSError: the disk is full, or cannot be written.
         """
-        self.folder.mkdir(parents=True, exist_ok=True)
-        tensors = {name: np.ascontiguousarray(vector) for name, vector in vectors.items()}
-        metadata = {"run": run, "sha256": _digest(run, tensors)}
-        write_atomically(self._path(round_number), save(tensors, metadata=metadata))
+        self._write(run, round_number, vectors)
         earlier = [number for number in self._rounds() if number < round_number]
         for number in self._rounds():
             if number != round_number and number != max(earlier, default=None):
                 self._path(number).unlink(missing_ok=True)
         for leftover in self.folder.glob(".round-*"):  # of a process that was killed while it wrote
             leftover.unlink(missing_ok=True)
+
+    def _write(self, run: str, round_number: int, vectors: Vectors) -> None:
+        self.folder.mkdir(parents=True, exist_ok=True)
+        tensors = {name: np.ascontiguousarray(vector) for name, vector in vectors.items()}
+        metadata = {"run": run, "sha256": _digest(run, tensors)}
+        write_atomically(self._path(round_number), save(tensors, metadata=metadata))
+
+    def _try(self, round_number: int, run: str) -> Vectors:
+        """What was kept in a round; nothing, and a warning, if that is damaged or of another run."""
+        try:
+            return _read(self._path(round_number), run)
+        except (OSError, SafetensorError, ValueError) as error:
+            log.warning("%s is not used: %s", self._path(round_number), error)
+            return {}
 
     def _rounds(self) -> list[int]:
         names = (re.fullmatch(r"round-(\d+)", path.stem) for path in self.folder.glob("round-*.safetensors"))

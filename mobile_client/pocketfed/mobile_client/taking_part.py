@@ -5,7 +5,8 @@ sent part ──blend──┐                       ┌── part that travels
 what stayed here ──┘                       └── part that stays, rounding errors, own weights ──► memory
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
@@ -75,7 +76,7 @@ def take_part(
             the memory cannot be written.
     """
     asked = _Asked(own.layout, instruction)
-    remembered = own.memory.recall(asked.run, instruction.plan.round) if asked.remembers else {}
+    remembered = _recalled(own, asked) if asked.remembers else {}
     part, rate = blended(instruction.plan.blend, asked.layout, asked.weights, remembered)
     begun = _whole(own, asked, part, remembered)
     # The step may write into what it is given, and what was sent is needed again.
@@ -145,8 +146,8 @@ class _Asked:
 
     @property
     def run(self) -> str:
-        """Rounds that may share a memory: of one network, one division of it, and one seed."""
-        return f"{self.whole.digest} {self.layout.digest} {self.instruction.plan.seed}"
+        """Rounds that may share a memory: of one network, one division of it, and one run of a server."""
+        return f"{self.whole.digest} {self.layout.digest} {self.instruction.plan.run}"
 
 
 def _whole(own: Own, asked: _Asked, part: NDArray[np.float32], remembered: Vectors) -> NDArray[np.float32]:
@@ -190,9 +191,25 @@ def _one(number: float) -> NDArray[np.float32]:
     return np.asarray([number], dtype=np.float32)
 
 
+def _recalled(own: Own, asked: _Asked) -> Vectors:
+    """Of the round before. What stays here no server can give back, so it is not lost if a server goes back further."""
+    number = asked.instruction.plan.round
+    found = own.memory.recall(asked.run, number)
+    if found or not asked.stays:
+        return found
+    with _writing(own):
+        return own.memory.go_back(asked.run, number, [STAYED])
+
+
 def _keep(own: Own, asked: _Asked, kept: Vectors) -> None:
-    try:
+    with _writing(own):
         own.memory.keep(asked.run, asked.instruction.plan.round, kept)
+
+
+@contextmanager
+def _writing(own: Own) -> Iterator[None]:
+    try:
+        yield
     except OSError as error:
         raise ProgramError(
             f"the phone's memory {own.memory.folder} cannot be written ({error.strerror}); make room"

@@ -39,17 +39,17 @@ AGAIN = 5.0
 log = logging.getLogger(__name__)
 
 
-def rounds_of(config: Config, bundle: Bundle) -> Rounds:
+def rounds_of(run: Run) -> Rounds:
     """What a deployed server decides.
 
     Raises:
         ConfigError: the rule cannot take such rounds.
     """
-    wanted = config.deployment
+    config, wanted = run.config, run.config.deployment
     return Rounds(
-        layout=bundle.read_layout(),
+        layout=run.bundle.read_layout(),
         aggregator=build_aggregator(config.aggregator, config.aggregation),
-        plan=lambda number: plan_of(config, number),
+        plan=lambda number: plan_of(config, number, run.id),
         seed=config.seed,
         terms=Terms(
             participation=config.fleet.participation,
@@ -135,7 +135,7 @@ def serve(
     config, bundle = run.config, run.bundle
     for problem in run.problems:
         watcher.trouble(f"a checkpoint is damaged, the one before is used: {problem}")
-    rounds = rounds_of(config, bundle)
+    rounds = rounds_of(run)
     largest = largest_answer(rounds.aggregator, rounds.layout)
     fleet = Fleet(run.folder.path / DATABASE, largest)
     if config.deployment.edges == "any" or any(node.edge for node in fleet.nodes()):

@@ -93,7 +93,7 @@ def serve_edge(
         ServerError: the address cannot be listened at, or the server above refuses this edge for good.
         PolicyError, KeyFileError, HomeError: the home cannot be used.
     """
-    config, rounds = run.config, rounds_of(run.config, run.bundle)
+    config, rounds = run.config, rounds_of(run)
     check_tree(config, rounds)
     largest = largest_answer(rounds.aggregator, rounds.layout)
     fleet = Fleet(run.folder.path / DATABASE, largest)

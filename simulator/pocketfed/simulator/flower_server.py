@@ -47,7 +47,7 @@ def main(grid: Grid, context: Context) -> None:
         private, numbers, listener = protect(
             run.config,
             run.folder.path,
-            rounds_of(run.config, run.bundle),
+            rounds_of(run),
             range(run.last.round + 1, run.config.rounds + 1),
             Everyone(watcher, Keeper(run, roster, watcher), Strangers(roster, log)),
             log.warning,

@@ -12,17 +12,22 @@ from pocketfed.server.terms import Buffered
 from pocketfed.simulator.config import Config
 
 
-def plan_of(config: Config, round_number: int) -> Plan:
-    """What phones do in a round, counted from 1."""
+def plan_of(config: Config, round_number: int, run: str) -> Plan:
+    """What phones do in a round, counted from 1, of the run with this id."""
     learning = config.learning
     fall = 0.5 * (1 + math.cos(math.pi * (round_number - 1) / config.rounds)) if learning.cosine else 1.0
     hyper = Hyper(
         learning.learning_rate * fall, learning.momentum, learning.weight_decay, learning.proximal,
         learning.temperature, learning.second_momentum, learning.epsilon,
     )  # fmt: skip
-    epochs = {Modality.PHOTO: learning.photo_epochs, Modality.SOUND: learning.sound_epochs}
     blend = Blend(learning.blend, learning.blend_tau, learning.blend_threshold)
-    return Plan(round_number, config.seed, epochs, learning.mode == "mixed", hyper, blend)
+    mixed = learning.mode == "mixed"
+    return Plan(round_number, config.seed, epochs_of(config), mixed, hyper, blend, run)
+
+
+def epochs_of(config: Config) -> dict[Modality, int]:
+    """Passes over a phone's captures in a round."""
+    return {Modality.PHOTO: config.learning.photo_epochs, Modality.SOUND: config.learning.sound_epochs}
 
 
 def travel_of(config: Config) -> Travel:

@@ -1,8 +1,10 @@
-"""The folder of a run: `config.toml`, `metrics.jsonl`, `checkpoints/`, `report.html`; `phones/` if they remember."""
+"""The folder of a run: `config.toml`, `run-id`, `metrics.jsonl`, `checkpoints/`, `report.html`; `phones/` if they remember."""
 
 import dataclasses
 import json
 import logging
+import re
+import secrets
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -34,6 +36,11 @@ class RunFolder:
     def config(self) -> Path:
         """The configuration used, defaults included."""
         return self.path / "config.toml"
+
+    @property
+    def id(self) -> Path:
+        """What tells the run from any other one; see `read_id`."""
+        return self.path / "run-id"
 
     @property
     def metrics(self) -> Path:
@@ -99,13 +106,15 @@ def create(path: Path, config: Config) -> RunFolder:
 
 
 def begin(folder: RunFolder, config: Config) -> None:
-    """Make the folders and write the configuration, which says that there is a run.
+    """Make the folders and write the configuration, which says that there is a run; a new one gets its id before.
 
     Raises:
         RunFolderError: the folder cannot be made.
     """
     try:
         folder.checkpoints.mkdir(parents=True, exist_ok=True)
+        if not folder.config.is_file():
+            write_atomically(folder.id, f"{secrets.token_hex(16)}\n".encode())
         write_atomically(folder.config, to_toml(config).encode())
     except OSError as error:
         raise RunFolderError(
@@ -164,6 +173,30 @@ def read_config(folder: RunFolder) -> Config:
         return build_config(values)
     except ConfigError as error:
         raise RunFolderError(f"{folder.config} is damaged: {'; '.join(error.problems)}") from error
+
+
+def read_id(folder: RunFolder) -> str:
+    """The id of a run: 32 random hex digits, the same from its beginning to its end, whoever goes on with it.
+
+    Phones are sent it, and recall only what they remember of that run. No result depends on it.
+
+    Raises:
+        RunFolderError: it is lost or damaged.
+    """
+    try:
+        found = folder.id.read_bytes()
+    except OSError as error:
+        raise _no_id(folder, error.strerror or "unreadable") from error
+    if (match := re.fullmatch(rb"([0-9a-f]{32})\s*", found)) is None:
+        raise _no_id(folder, "damaged")
+    return match[1].decode()
+
+
+def _no_id(folder: RunFolder, why: str) -> RunFolderError:
+    return RunFolderError(
+        f"{folder.id} cannot be read ({why}), and by it phones know the run of which they remember something; restore it "
+        "from a copy, or begin a new run"
+    )
 
 
 def read_model(path: Path) -> tuple[Config, Checkpoint | None]:

@@ -26,6 +26,7 @@ class Run:
 
     Attributes:
         folder: of the state.
+        id: of the run, see `run_folder.read_id`.
         config: of the run.
         bundle: what phones learn.
         last: the newest checkpoint; round 0 holds the weights that the bundle came with.
@@ -33,6 +34,7 @@ class Run:
     """
 
     folder: RunFolder
+    id: str
     config: Config
     bundle: Bundle
     last: Checkpoint
@@ -98,7 +100,7 @@ def _begin(
     begun = Checkpoint(0, chosen.seed, found.weights, found.read_layout(), record)
     save_checkpoint(folder.checkpoints, begun)
     run_folder.begin(folder, chosen)
-    return Run(folder, chosen, found, begun)
+    return Run(folder, run_folder.read_id(folder), chosen, found, begun)
 
 
 def _go_on(folder: RunFolder, bundle: Path, config: Config | None, rounds: int | None) -> Run:
@@ -114,7 +116,7 @@ def _go_on(folder: RunFolder, bundle: Path, config: Config | None, rounds: int |
         )
     if (bundle / MANIFEST).is_file():
         found = _later(found, read_bundle(bundle))
-    begun = run_folder.read_config(folder)
+    begun, run_id = run_folder.read_config(folder), run_folder.read_id(folder)
     chosen = _with_rounds(config or begun, rounds)
     _check_fits(chosen, found)
     if chosen.exchange.travels != begun.exchange.travels:
@@ -125,7 +127,7 @@ def _go_on(folder: RunFolder, bundle: Path, config: Config | None, rounds: int |
         raise RunFolderError(f"{state} has no checkpoint of its bundle; choose another --state, or empty it")
     check_privacy(chosen, state, last.round, deployed=True)
     run_folder.begin(folder, chosen)
-    return Run(folder, chosen, found, last, tuple(set_aside(damaged)))
+    return Run(folder, run_id, chosen, found, last, tuple(set_aside(damaged)))
 
 
 def _later(found: Bundle, given: Bundle) -> Bundle:

@@ -4,7 +4,7 @@ import dataclasses
 import math
 import shutil
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Protocol
 
@@ -17,6 +17,7 @@ from pocketfed.core.errors import CaptureError, ConfigError, RunFolderError
 from pocketfed.core.evaluation import clip_labels, embed, evaluate, is_labelled
 from pocketfed.core.learning_task import LearningTask, initial_weights
 from pocketfed.core.modality import Modality
+from pocketfed.core.plan import Plan
 from pocketfed.core.randomness import generator
 from pocketfed.server.aggregators import GlobalModel, build_aggregator
 from pocketfed.server.app import build_server_app
@@ -32,7 +33,7 @@ from pocketfed.simulator.config import Config
 from pocketfed.simulator.engines import build_engine
 from pocketfed.simulator.fleet import Fleet, deal, save_fleet
 from pocketfed.simulator.metrics_file import MetricsFile
-from pocketfed.simulator.plans import buffered_of, plan_of, travel_of
+from pocketfed.simulator.plans import buffered_of, epochs_of, plan_of, travel_of
 from pocketfed.simulator.private import check_privacy, last_round, protect
 from pocketfed.simulator.program import save_program, task_of
 from pocketfed.simulator.report import write_report
@@ -87,9 +88,10 @@ def simulate(config: Config, out: Path, watcher: Watcher, resume: bool = False) 
     splits = load_captures(config)
     task = task_of(config, list(splits))
     fleet = deal({modality: split.train for modality, split in splits.items()}, config.fleet, config.seed)
-    rounds = rounds_of(config, task, fleet)
+    rounds = rounds_of(config, task, fleet, lambda number: plan_of(config, number, run))
     if not resume:
         folder = run_folder.create(out, config)
+    run = run_folder.read_id(folder)
 
     final = last_round(config, folder.path, behind)
     journal = Journal(folder, config, task, splits, watcher, final)
@@ -130,8 +132,8 @@ def simulate(config: Config, out: Path, watcher: Watcher, resume: bool = False) 
     return folder
 
 
-def rounds_of(config: Config, task: LearningTask, fleet: Fleet) -> Rounds:
-    """What the server of a simulation decides.
+def rounds_of(config: Config, task: LearningTask, fleet: Fleet, plan: Callable[[int], Plan]) -> Rounds:
+    """What the server of a simulation decides, with the plan of each round.
 
     Raises:
         ConfigError: the rule cannot take the updates that a round will have.
@@ -139,7 +141,7 @@ def rounds_of(config: Config, task: LearningTask, fleet: Fleet) -> Rounds:
     rounds = Rounds(
         layout=task.layout,
         aggregator=build_aggregator(config.aggregator, config.aggregation),
-        plan=lambda number: plan_of(config, number),
+        plan=plan,
         seed=config.seed,
         terms=Terms(participation=config.fleet.participation, deadline=config.patience),
         guard=Guard(most_examples=most_examples(config, fleet)),
@@ -188,7 +190,7 @@ def load_captures(config: Config) -> dict[Modality, Split]:
 
 def most_examples(config: Config, fleet: Fleet) -> int:
     """What the busiest phone can honestly have processed in a round; a mixed batch may round up by one."""
-    epochs = plan_of(config, 1).epochs
+    epochs = epochs_of(config)
     asked = [
         sum(
             len(parts[phone]) * epochs[modality]
