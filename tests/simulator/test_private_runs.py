@@ -14,6 +14,7 @@ from pocketfed.core.errors import ConfigError, RunFolderError
 from pocketfed.core.hyper import Hyper
 from pocketfed.core.plan import Plan
 from pocketfed.server.aggregators import FedAvg, GlobalModel, build_aggregator
+from pocketfed.server.buffered import run_buffered
 from pocketfed.server.checkpoint import load_checkpoint, path_of
 from pocketfed.server.privacy.accountant import Release, epsilon_of
 from pocketfed.server.privacy.ledger import FILE, Ledger
@@ -25,11 +26,13 @@ from pocketfed.server.terms import Rounds, Terms
 from pocketfed.server.watch.records import read_record
 from pocketfed.server.watch.watcher import Everyone
 from pocketfed.simulator.config import Config, build_config, to_toml
+from pocketfed.simulator.plans import buffered_of
 from pocketfed.simulator.private import protect, spent_up
 from pocketfed.simulator.server_run import open_run
 from pocketfed.simulator.simulate import simulate
 from tests.conftest import Shown, Silent
 from tests.server.scripted_grid import LAYOUT, SIZE, adds, fleet
+from tests.server.test_rounds import Diary
 from tests.simulator import deployed
 
 PRIVACY: dict[str, Any] = {
@@ -156,6 +159,26 @@ def test_a_population_counts_on_sampling_and_must_be_the_fleet(tmp_path: Path) -
     grid = fleet(dict.fromkeys(range(3), adds(0.1)))
     run_rounds(grid, rounds, Roster(), GlobalModel(np.ones(SIZE, np.float32)), numbers, watcher)
     assert Ledger(tmp_path).releases == [(1, Release(2.0, 3, 2))]
+
+
+def test_rounds_that_do_not_wait_are_charged_one_by_one_and_count_on_no_sample(tmp_path: Path) -> None:
+    values = private().model_dump(mode="json", exclude_none=True)
+    values["asynchronous"] = {"enabled": True, "buffer": 2, "concurrency": 3}
+    wanted = build_config(values)
+    rounds = replace(small_rounds(wanted), buffered=buffered_of(wanted))
+    diary, told = Diary(), list[str]()
+    rounds, numbers, watcher = protect(wanted, tmp_path, rounds, range(1, 9), diary, told.append)
+    assert rounds.terms.count_refused
+    grid = fleet(dict.fromkeys(range(5), adds(0.1)))
+    run_buffered(grid, rounds, Roster(), GlobalModel(np.ones(SIZE, np.float32)), numbers, watcher)
+    assert Ledger(tmp_path).releases == [(1, Release(2.0)), (2, Release(2.0))]
+    assert [outcome.phones for outcome in diary.outcomes] == [2, 2]
+    assert "the privacy budget is spent: epsilon is 2.943" in told[0]
+    values["privacy"]["population"] = 3
+    with pytest.raises(
+        ConfigError, match=r"privacy\.population: rounds that do not wait ask whoever is idle.*got 3"
+    ):
+        build_config(values)
 
 
 def test_every_mistake_is_reported_at_once() -> None:

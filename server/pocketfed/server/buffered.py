@@ -96,10 +96,10 @@ def _until_it_counts(
         version = _Version(rounds, crew, begun, history, clock, watcher, attempt)
         if not version.collect(stopping):
             return None
-        if version.fold.updates >= enough:
+        if version.counted >= enough:
             return version.fold.outcome(version.asked, clock.seconds, clock.phases, attempt)
         failures = version.fold.failures
-        attempts.failed(enough - version.fold.updates, failures)
+        attempts.failed(enough - version.counted, failures)
         watcher.abandoned(begun.round, attempt, failures)
     raise NoPhonesError(
         f"round {begun.round} was begun {attempts.number} times and never had {enough} updates ({reasons_of(failures)}); "
@@ -126,12 +126,18 @@ class _Version:
         self.fold = Fold(rounds.aggregator, rounds.guard, begun, history, rounds.staleness, rounds.travel)
         self.asked = 0
         self._heard: set[int] = set()
+        self._unusable, self._count_unusable = 0, rounds.terms.count_refused
         self._plan, self._travel = rounds.plan, rounds.travel
+
+    @property
+    def counted(self) -> int:
+        """Answers towards the updates that are wanted; see `Terms.count_refused` for those that are none."""
+        return self.fold.updates + self._unusable
 
     def collect(self, stopping: Callable[[], bool]) -> bool:
         """Fold answers until there are as many updates as wanted, or nobody is left; whether to go on at all."""
         told = False
-        while self.fold.updates < self._wanted:
+        while self.counted < self._wanted:
             if stopping():
                 return False
             with self._clock.phase("sending"):
@@ -148,7 +154,7 @@ class _Version:
             if answer is not None:
                 with self._clock.phase("folding"):
                     self._take(answer)
-                self._watcher.answered(self._begun.round, self.fold.updates, self._wanted)
+                self._watcher.answered(self._begun.round, self.counted, self._wanted)
         return True
 
     def _take(self, answer: Answer) -> None:
@@ -162,6 +168,8 @@ class _Version:
             self._crew.bench(errand.node)
         if failure is not None and failure.kind is Kind.DECLINED:
             self._crew.rest(errand.node)
+        if self._count_unusable and failure is not None and failure.kind in (Kind.REFUSED, Kind.FAILED):
+            self._unusable += 1  # late or not: what captures can bring about must not let another phone in
 
     @functools.cached_property
     def _instruction(self) -> RecordDict:

@@ -362,10 +362,12 @@ def _privacy_problems(values: Mapping[str, Any]) -> list[str]:
     if values.get("privacy") is None or name not in AGGREGATORS or not isinstance(settings, Mapping):
         return []
     problems = []
-    asynchronous = values.get("asynchronous", {})
-    if isinstance(asynchronous, Mapping) and asynchronous.get("enabled"):
+    asynchronous, wanted = values.get("asynchronous", {}), values["privacy"]
+    waits = not (isinstance(asynchronous, Mapping) and asynchronous.get("enabled"))
+    if not waits and isinstance(wanted, Mapping) and (population := wanted.get("population")):
         problems.append(
-            "asynchronous.enabled: the account of [privacy] is of rounds that wait for their phones; leave one of them out"
+            "privacy.population: rounds that do not wait ask whoever is idle, which is no random sample; leave it out "
+            f"(got {population})"
         )
     deployment = values.get("deployment", {})
     if isinstance(deployment, Mapping) and deployment.get("late") == "count":
