@@ -49,6 +49,7 @@ def test_alpha_must_be_positive(alpha: float) -> None:
         ({"exchange": {"update_format": "int4"}}, "exchange.update_format: "),
         ({"exchange": {"download_format": "int8"}}, "exchange.download_format: weights that phones are sent"),
         ({"learning": {"blend": "mine"}}, "learning.blend: "),
+        ({"learning": {"optimiser": "sgdm"}}, "learning.optimiser: no such optimiser; choose one of: "),
         ({"learning": {"blend_tau": 1.5}}, "learning.blend_tau: "),
         (
             {"learning": {"blend": "fedu"}, "exchange": {"travels": ["backbone", "buffer"]}},
@@ -56,7 +57,7 @@ def test_alpha_must_be_positive(alpha: float) -> None:
         ),
     ],
 )
-def test_what_cannot_travel_is_said(values: dict[str, Any], problem: str) -> None:
+def test_what_cannot_be_is_said(values: dict[str, Any], problem: str) -> None:
     with pytest.raises(ConfigError) as refusal:
         build_config(values)
     assert refusal.value.problems[0].startswith(problem)

@@ -6,11 +6,11 @@ from typing import Any
 
 import numpy as np
 import pytest
-from flwr.app import Message
+from flwr.app import ConfigRecord, Message, RecordDict
 from numpy.typing import NDArray
 
 from pocketfed.core.errors import HomeError, MalformedObject, NoPhonesError, ProgramError, Unreachable
-from pocketfed.core.formats import Format, Packed, encode
+from pocketfed.core.formats import Format, Packed, decode, encode
 from pocketfed.core.hyper import Hyper
 from pocketfed.core.layout import Layout, Role, Slice
 from pocketfed.core.modality import Modality
@@ -29,13 +29,14 @@ from pocketfed.core.wire import (
 from pocketfed.mobile_client.flower.agent import Agent
 from pocketfed.mobile_client.flower.task import Task
 from pocketfed.server import rounds as rounds_module
-from pocketfed.server.aggregators import Broadcast, FedAvg, fold_bytes
+from pocketfed.server.aggregators import Broadcast, FedAvg, GlobalModel, build_aggregator, fold_bytes
 from pocketfed.server.flower_private import with_id
 from pocketfed.server.fold import Fold
 from pocketfed.server.guard import Guard
 from pocketfed.server.history import History
 from pocketfed.server.messages import pack_instruction, pack_update, unpack_instruction
 from pocketfed.server.roster import Roster
+from pocketfed.server.rounds import run_rounds
 from pocketfed.server.staleness import Staleness
 from pocketfed.server.terms import Rounds, Terms
 from pocketfed.simulator.edge import Napping
@@ -154,6 +155,70 @@ def test_what_is_not_for_this_edge_is_refused() -> None:
         work(Task("sing", {}, time.time() + 60))
     with pytest.raises(MalformedObject, match="cannot be read"):
         work(Task("train", {}, time.time() + 60))
+
+
+def test_weights_that_were_rounded_for_a_phone_are_refused() -> None:
+    """As from a server that takes this edge for a phone; without its own weights there is nothing to add changes to."""
+    work, _ = edge(grid := fleet({0: adds(1)}))
+    task = train()
+    rounded = {"format": "float16", "weights": encode(START, LAYOUT, Format.FLOAT16)}
+    records = {INSTRUCTION: {**task.records[INSTRUCTION], **rounded}}
+    with pytest.raises(ProgramError, match="sends weights as float16, as to a phone"):
+        work(Task("train", records, task.until))
+    assert grid.sent == []
+
+
+def multiplies(factor: float) -> Answer:
+    """A phone that is sent any format, and answers in the one that it is asked for."""
+
+    def answer(message: Message) -> Message:
+        asked = unpack_instruction(message)
+        sent = decode(asked.packed, LAYOUT) if asked.packed else asked.weights
+        after = np.float32(factor) * sent
+        packed = None
+        if asked.wanted is not Format.FLOAT32:
+            packed = Packed(asked.wanted, encode(after - sent, LAYOUT, asked.wanted))
+        update = Update(after, 3, round=asked.plan.round, layout=asked.layout, packed=packed)
+        return Message(pack_update(update), reply_to=message)
+
+    return answer
+
+
+@pytest.mark.parametrize("up", [Format.FLOAT32, Format.FLOAT16])
+@pytest.mark.parametrize("rule", ["fedavg", "ldawa-normalised"])
+def test_phones_of_root_and_edge_are_sent_rounded_weights_and_come_to_those_of_one_server(
+    rule: str, up: Format
+) -> None:
+    """The edge itself is sent exact ones. Changes are of a size that rounding would swallow."""
+    phones = {n: multiplies(1 + 1e-4 * (n + 1)) for n in range(4)}
+    weights = np.linspace(0.1, 0.9, SIZE, dtype=np.float32)
+    travel = Travel(down=Format.FLOAT16, up=up)
+    rounds = Rounds(
+        LAYOUT, build_aggregator(rule), lambda n: Plan(n, 0, {}, False, Hyper()), 0, travel=travel
+    )
+    below = fleet({n: phones[n] for n in (2, 3)})
+    roster = Roster()
+    roster.refresh(below)
+    work = EdgeWork(42, rounds, roster, below, Diary(), lambda: False)
+
+    def folds(message: Message) -> Message:
+        records = {INSTRUCTION: dict(message.content.config_records[INSTRUCTION])}
+        made = work(Task("train", records, time.time() + 60))  # type: ignore[arg-type]
+        return Message(RecordDict({FOLD: ConfigRecord(made[FOLD])}), reply_to=message)  # type: ignore[arg-type]
+
+    root, diary = fleet({0: phones[0], 1: phones[1], 42: folds}), Diary()
+    root.statuses = {**root.statuses, 142: PhoneStatus(42, layout=LAYOUT.digest, edge=True)}
+    model = GlobalModel(weights)
+    found = run_rounds(root, rounds, Roster(may_be_edge=lambda node: True), model, [9], diary)
+    wanted = run_rounds(fleet(phones), rounds, Roster(), model, [9], Diary())
+    assert diary.outcomes[0].phones == 4
+    np.testing.assert_allclose(found.weights, wanted.weights, rtol=1e-6)
+    assert np.abs(found.weights / weights - 1.00025).max() < 1e-6
+    assert diary.outcomes[0].bytes_down == (2 + 2 + 4) * SIZE
+    formats = [unpack_instruction(message).packed for message in (*root.sent, *below.sent)]
+    assert [packed.format if packed else None for packed in formats] == [
+        Format.FLOAT16, Format.FLOAT16, None, Format.FLOAT16, Format.FLOAT16,
+    ]  # fmt: skip
 
 
 def test_a_full_disk_is_said_once_and_not_blamed_on_the_server_above() -> None:

@@ -44,6 +44,7 @@ from pocketfed.simulator.plans import plan_of
 from tests.conftest import REPOSITORY
 from tests.mobile_client.flower.superlink import SuperLink
 from tests.server.scripted_grid import ScriptedGrid
+from tests.simulator import deployed
 from tests.simulator.capture_folders import make_captures, write_captures
 from tests.simulator.live_phone import live_phone
 
@@ -299,6 +300,13 @@ def test_the_server_says_at_once_all_that_is_missing() -> None:
         "config: give an absolute path (got 'mine.toml')",
         "rounds: give a whole number, not negative (got -1)",
     )
+
+
+def test_late_answers_cannot_count_in_a_stock_run(tmp_path: Path) -> None:
+    made = deployed.bundle(tmp_path / "bundle", deployed.settings(1, late="count"))
+    given = {"bundle": str(made), "state": str(tmp_path / "state"), "config": "", "rounds": 0}
+    with pytest.raises(ConfigError, match=r'deployment\.late: a stock run can only "refuse"'):
+        server_app(ScriptedGrid({}), context(run_config=given))
 
 
 def test_a_supernode_that_was_told_too_little_says_so_to_the_server(caplog: pytest.LogCaptureFixture) -> None:

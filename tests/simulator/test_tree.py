@@ -23,7 +23,11 @@ from pocketfed.server.enrolment import enrolled
 from pocketfed.server.enrolment import register as enrol
 from pocketfed.server.outcome import Kind
 from pocketfed.server.watch.snapshot import Stage
+from pocketfed.simulator.config import build_config
+from pocketfed.simulator.deployment import rounds_of
 from pocketfed.simulator.edge import HOME
+from pocketfed.simulator.server_run import open_run
+from pocketfed.simulator.tree import check_tree
 from tests.simulator.deployed import (
     LAYOUT,
     START,
@@ -220,6 +224,30 @@ class NoSum:
 
     def finish(self, state: list[Any]) -> GlobalModel:
         return GlobalModel(state[0])
+
+
+PRIVACY = {"noise_multiplier": 8.0, "clip": 1.0, "updates": 3, "epsilon": 9.0, "delta": 1e-5}
+
+
+@pytest.mark.parametrize(
+    ("values", "problem"),
+    [
+        ({"aggregator": "median"}, "aggregator: median is no sum"),
+        (
+            {"privacy": PRIVACY},
+            "privacy: in an edge server's sums nobody can see that each phone was clipped",
+        ),
+        ({"asynchronous": {"enabled": True}}, "asynchronous.enabled: .* cannot be brought up to date"),
+    ],
+)
+def test_what_does_not_work_in_parts_is_refused(tmp_path: Path, values: dict[str, Any], problem: str) -> None:
+    made = bundle(tmp_path / "bundle", settings(1))
+    run = open_run(tmp_path / "state", made, build_config(values), None, lambda text: None)
+    with pytest.raises(ConfigError, match=problem):
+        check_tree(run.config, rounds_of(run))
+    rounded = build_config({"exchange": {"download_format": "float16", "update_format": "int8"}})
+    run = open_run(tmp_path / "other", made, rounded, None, lambda text: None)
+    check_tree(run.config, rounds_of(run))
 
 
 def test_a_rule_that_is_no_sum_is_refused_at_start(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

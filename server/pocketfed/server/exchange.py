@@ -1,14 +1,16 @@
 """One attempt at a round: instructions out, answers in, each guarded and folded as it comes."""
 
+import functools
 import re
 import time
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import replace
 
-from flwr.app import Message, MessageType
+from flwr.app import Message, MessageType, RecordDict
 from flwr.serverapp import Grid
 
-from pocketfed.core.formats import encode
+from pocketfed.core.formats import Format, encode
 from pocketfed.server.aggregators import Broadcast
 from pocketfed.server.fold import Fold
 from pocketfed.server.history import History
@@ -68,8 +70,16 @@ def exchange(
         watcher: is told of each answer.
     """
     terms = rounds.terms
+    edges = sum(roster.is_edge(node) for node in cohort)
     fold = Fold(
-        rounds.aggregator, rounds.guard, begun, history, rounds.staleness, rounds.travel, terms.count_refused
+        rounds.aggregator,
+        rounds.guard,
+        begun,
+        history,
+        rounds.staleness,
+        rounds.travel,
+        terms.count_refused,
+        edges,
     )
     answered: set[int] = set()
     with clock.phase("sending"):
@@ -110,16 +120,25 @@ def _nodes_of(kind: Kind, fold: Fold, cohort: Mapping[int, int]) -> list[int]:
 def _instructions(
     rounds: Rounds, roster: Roster, begun: Broadcast, cohort: Iterable[int]
 ) -> Iterator[Message]:
-    """One message a phone, made when it is sent, all sharing one record."""
-    terms, layout, travel = rounds.terms, begun.layout, rounds.travel
-    weights = encode(begun.weights, layout, travel.down)
-    content = pack_instruction(rounds.plan(begun.round), weights, layout.digest, travel)
+    """One message a phone, made when it is sent, all sharing one record; another one for edge servers.
+
+    An edge server gets weights that nobody rounded: its phones' changes are added to these, as they are here.
+    """
+    terms, layout = rounds.terms, begun.layout
+
+    @functools.cache
+    def content(down: Format) -> RecordDict:
+        weights = encode(begun.weights, layout, down)
+        return pack_instruction(
+            rounds.plan(begun.round), weights, layout.digest, replace(rounds.travel, down=down)
+        )
+
     # A message expires with its round, or with the next one if late answers count. A fold never counts late: its sums
     # are of weights that the next round does not begin with.
     late = terms.deadline * (2 if terms.late == "count" else 1)
     for node in cohort:
-        ttl = terms.deadline if roster.is_edge(node) else late
-        yield Message(content, node, MessageType.TRAIN, ttl=ttl, group_id=str(begun.round))
+        ttl, down = (terms.deadline, Format.FLOAT32) if roster.is_edge(node) else (late, rounds.travel.down)
+        yield Message(content(down), node, MessageType.TRAIN, ttl=ttl, group_id=str(begun.round))
 
 
 def _take(fold: Fold, reply: Message, roster: Roster, cohort: Mapping[int, int]) -> None:

@@ -7,7 +7,7 @@ from typing import Any
 from flwr.app import Message
 
 from pocketfed.core.errors import UpdateRejected
-from pocketfed.core.formats import packed_size
+from pocketfed.core.formats import Format, packed_size
 from pocketfed.core.modality import Modality
 from pocketfed.core.part import MOST_BUNDLES, Part
 from pocketfed.core.plan import Update
@@ -35,6 +35,7 @@ class Fold:
         staleness: Staleness,
         travel: Travel | None = None,
         count_refused: bool = False,
+        edges: int = 0,
     ) -> None:
         """An empty fold.
 
@@ -46,6 +47,7 @@ class Fold:
             staleness: what late updates are worth.
             travel: how updates travel; as float32 if None.
             count_refused: see `Terms`.
+            edges: of those that are asked, how many are edge servers: these are sent float32.
         """
         self._aggregator, self._guard, self._begun = aggregator, guard, begun
         self._history, self._staleness, self._travel = history, staleness, travel or Travel()
@@ -56,7 +58,7 @@ class Fold:
         self._refused: set[int] = set()
         self._failures: dict[int, Failure] = {}
         self._below: list[Failure] = []  # of phones behind edge servers
-        self._bytes_up = 0
+        self._bytes_up, self._edges = 0, edges
         self._bundles = Counter[str]()
 
     @property
@@ -128,7 +130,7 @@ class Fold:
             loss=self._loss,
             phones=self._updates,
             failures=self.failures,
-            bytes_down=asked * packed_size(self._begun.layout, self._travel.down),
+            bytes_down=self._bytes_down(asked),
             bytes_up=self._bytes_up,
             seconds=seconds,
             phases=phases,
@@ -164,6 +166,11 @@ class Fold:
     def updates(self) -> int:
         """Folded so far, those of phones behind edge servers included."""
         return self._updates
+
+    def _bytes_down(self, asked: int) -> int:
+        layout = self._begun.layout
+        plain, exact = (packed_size(layout, form) for form in (self._travel.down, Format.FLOAT32))
+        return (asked - self._edges) * plain + self._edges * exact
 
     @property
     def _loss(self) -> dict[Modality, float]:

@@ -119,8 +119,8 @@ class EdgeWork:
         layout = self._rounds.layout.part(travel.roles)
         if instruction.packed is not None:
             raise ProgramError(
-                f"the parent sends weights as {instruction.packed.format}, which edge servers cannot pass on; set its "
-                "exchange.download_format to float32"
+                f"the parent sends weights as {instruction.packed.format}, as to a phone, to which changes of this edge "
+                "server's phones cannot be added; let it be a pocketfed serve that knows this edge as one"
             )
         if instruction.layout != layout.digest:
             raise ProgramError(

@@ -1,7 +1,6 @@
 """What a configuration must leave out where servers form a tree."""
 
 from pocketfed.core.errors import ConfigError
-from pocketfed.core.formats import Format
 from pocketfed.server.aggregators import check_is_sum
 from pocketfed.server.terms import Rounds
 from pocketfed.simulator.config import Config
@@ -20,18 +19,13 @@ def check_tree(config: Config, rounds: Rounds) -> None:
         problems += error.problems
     if config.privacy is not None:
         problems.append(
-            "privacy: an edge server's fold is not private before the noise, and it sees its phones' updates; leave "
-            "[privacy] out, or serve all phones from one server"
+            "privacy: in an edge server's sums nobody can see that each phone was clipped and counts once, which is what "
+            "noise is measured by; leave [privacy] out, or serve all phones from one server"
         )
     if config.asynchronous.enabled:
         problems.append(
-            "asynchronous.enabled: an edge server answers for whole rounds; leave it out, or serve all phones from one "
-            "server"
-        )
-    if config.exchange.download_format is not Format.FLOAT32:
-        problems.append(
-            "exchange.download_format: sums of an edge server are of weights that nobody rounded; set it to float32 "
-            f"(got {config.exchange.download_format})"
+            "asynchronous.enabled: an edge server answers with sums over the weights that a round began with, which "
+            "cannot be brought up to date when they come late; leave it out, or serve all phones from one server"
         )
     if problems:
         raise ConfigError(problems)
