@@ -483,6 +483,28 @@ def test_an_inbox_loses_its_oldest_captures(site: Site) -> None:
     assert [path.exists() for path in [*paths, fresh, huge]] == [False, False, False, True, True, False]
 
 
+def test_an_inbox_is_kept_small_although_nothing_may_be_decoded_or_stored(
+    site: Site, monkeypatch: pytest.MonkeyPatch, decodes: list[str]
+) -> None:
+    def refuse() -> None:
+        raise Declined("in use")
+
+    def full(_: object) -> None:
+        raise sqlite3.OperationalError("database or disk is full")
+
+    paths = [site.photo(f"{index}.png") for index in range(4)]
+    store = site.store(round(2.5 * paths[0].stat().st_size), own=True)
+    with pytest.raises(Declined):
+        store.scan(refuse)
+    assert [path.exists() for path in paths] == [False, False, True, True]
+    paths.append(site.photo("4.png"))
+    with monkeypatch.context() as patch:
+        patch.setattr(decoded.Decoded, "writing", full)
+        store.scan()
+    assert [path.exists() for path in paths] == [False, False, False, True, True]
+    assert decodes == []
+
+
 def test_somebody_elses_files_are_never_touched(site: Site) -> None:
     for index in range(4):
         site.photo(f"{index}.png")
@@ -541,6 +563,26 @@ def test_a_folder_that_cannot_be_listed_changes_nothing(site: Site, monkeypatch:
         assert len(status.quarantined) == 1
     store.scan()
     assert store.status().problem is None
+
+
+def test_a_folder_that_may_not_be_looked_into_changes_nothing(
+    site: Site, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    site.photo("0.png")
+    store = site.store()
+    store.scan()
+    stat = os.stat
+
+    def failing(path: Any, **options: Any) -> os.stat_result:
+        if Path(path) == site.folder:
+            raise PermissionError(13, "Permission denied")
+        return stat(path, **options)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "stat", failing)
+        store.scan()
+    assert counts(store) == {"photo": 1}
+    assert store.status().problem == f"{site.folder} cannot be listed (Permission denied)"
 
 
 def test_everything_may_vanish_while_a_round_reads(site: Site) -> None:

@@ -67,8 +67,12 @@ def look(folder: Path, modalities: Collection[Modality], skip: Path) -> Look:
     Hidden files and folders, links to folders, whatever is no regular file, and the folder `skip` are ignored.
     A folder that does not exist holds nothing.
     """
-    if not folder.exists():
+    try:
+        os.stat(folder)
+    except FileNotFoundError:
         return Look((), f"{folder} does not exist")
+    except OSError as error:
+        return Look((), f"{folder} cannot be listed ({error.strerror})", complete=False)
     files: list[CaptureFile] = []
     problem = None
     pending = [""]  # names of folders, each with a slash at its end

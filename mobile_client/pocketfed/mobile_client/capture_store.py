@@ -8,7 +8,7 @@ is forgotten at the next look, also from the home.
 import math
 import sqlite3
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -20,8 +20,8 @@ from pocketfed.core.errors import CaptureError
 from pocketfed.core.modality import Modality
 from pocketfed.core.program_spec import ProgramSpec
 from pocketfed.mobile_client.capture_files import CaptureFile, Settling, look, look_at, read_captures
-from pocketfed.mobile_client.decoded import Decoded, DecodedSource, Writer
-from pocketfed.mobile_client.intake import hold_newest
+from pocketfed.mobile_client.decoded import Decoded, DecodedSource
+from pocketfed.mobile_client.intake import hold_newest, newest_first, surplus_of
 from pocketfed.mobile_client.quarantine import Quarantined, read_quarantine, write_quarantine
 
 QUOTA = 2_000_000_000
@@ -60,8 +60,8 @@ class CaptureStore:
         spec: of the program, which says how a capture must look.
         home: the store's own folder; nothing else may write there.
         quota_bytes: of decoded captures. The newest files that fit are held; the oldest go out first.
-        own: whether the folder is the app's own inbox. Then the oldest captures in it are deleted as soon as they are
-            more than `quota_bytes` together. Otherwise the files are somebody's, and none is ever touched.
+        own: whether the folder is the app's own inbox. Then the oldest captures in it are deleted at each look at
+            which they are more than `quota_bytes` together. Otherwise the files are somebody's, and none is ever touched.
         settle: seconds without a change after which a file counts as finished.
         wall: seconds since 1970.
         steady: seconds, never set back.
@@ -133,23 +133,23 @@ class CaptureStore:
         self._problem = seen.problem
         settled = self._settling.finished(seen.files)
         before = dict(self._quarantine)
+        # Before anything is written: the inbox may be what fills the disk.
+        gone = self._delete_oldest(settled) if self._own else set()
         try:
             with self._decoded.writing() as writer:
                 known = writer.known()
-                files = set(seen.files)
+                files = set(seen.files) - gone
                 if seen.complete:
-                    writer.forget(known.keys() - files)
                     self._quarantine = {file: before[file] for file in files if file in before}
                 else:
-                    files |= known.keys()  # they may still be there
+                    files |= known.keys() - gone  # they may still be there
+                writer.forget(known.keys() - files)
                 finished = [file for file in files if file in settled or file in known]
                 self._unfinished = len(files) - len(finished)
-                newest = sorted(finished, key=lambda file: (file.modified, file.name), reverse=True)
-                if self._own:
-                    newest = self._delete_oldest(newest, writer)
                 self._left_out = hold_newest(
-                    newest, known, self._quota, self._least, lambda file: self._decode(file, between), writer
-                )
+                    newest_first(finished), known, self._quota, self._least,
+                    lambda file: self._decode(file, between), writer,
+                )  # fmt: skip
         finally:
             if self._quarantine != before:
                 self._write_quarantine()
@@ -184,21 +184,17 @@ class CaptureStore:
         wanted = self._inputs[file.modality]
         return math.prod(wanted.shape) * np.dtype(wanted.dtype).itemsize
 
-    def _delete_oldest(self, newest: Sequence[CaptureFile], writer: Writer) -> list[CaptureFile]:
-        """Delete what is too much in the folder; one file that is larger than the quota does not cost the others."""
-        kept, room = [], self._quota
-        for file in newest:
-            room -= file.size if file.size <= self._quota else 0
-            if room >= 0 and file.size <= self._quota:
-                kept.append(file)
-            elif look_at(self._folder, file.name, file.modality) == file:
+    def _delete_oldest(self, finished: Collection[CaptureFile]) -> set[CaptureFile]:
+        """Delete what is too much in the folder; which files these are."""
+        surplus = surplus_of(newest_first(finished), self._quota)
+        for file in surplus:
+            if look_at(self._folder, file.name, file.modality) == file:
                 try:
                     (self._folder / file.name).unlink(missing_ok=True)
                 except OSError as error:
                     self._problem = f"{self._folder / file.name} cannot be deleted ({error.strerror})"
-                self._quarantine.pop(file, None)
-        writer.forget(set(newest) - set(kept))
-        return kept
+            self._quarantine.pop(file, None)
+        return set(surplus)
 
     def _write_quarantine(self) -> None:
         try:

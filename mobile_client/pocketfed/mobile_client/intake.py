@@ -1,6 +1,6 @@
 """Which files are held within a quota: the newest that fit, the oldest out first."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, Protocol
 
 from numpy.typing import NDArray
@@ -22,6 +22,24 @@ class Shelf(Protocol):
     def release(self, files: Sequence[CaptureFile], /) -> None:
         """Hold these files no longer; remember how large they are."""
         ...
+
+
+def newest_first(files: Iterable[CaptureFile]) -> list[CaptureFile]:
+    """By when they were last written to; by name where that is the same."""
+    return sorted(files, key=lambda file: (file.modified, file.name), reverse=True)
+
+
+def surplus_of(newest: Iterable[CaptureFile], quota: int) -> list[CaptureFile]:
+    """The files of an inbox that are too much: the oldest beyond `quota` bytes, as they lie in the folder.
+
+    One that is larger than the whole quota is among them, and does not cost the others their place.
+    """
+    surplus, room = [], quota
+    for file in newest:
+        room -= file.size if file.size <= quota else 0
+        if room < 0 or file.size > quota:
+            surplus.append(file)
+    return surplus
 
 
 def hold_newest(

@@ -3,7 +3,7 @@
 import signal
 import subprocess
 import sys
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import numpy as np
@@ -33,7 +33,7 @@ class Album:
     def __init__(self, photos: CaptureSource) -> None:
         self._photos = photos
 
-    def scan(self) -> None: ...
+    def scan(self, between: Callable[[], None], /) -> None: ...
 
     def snapshot(self) -> Mapping[Modality, CaptureSource]:
         return {Modality.PHOTO: self._photos}

@@ -1,6 +1,6 @@
 """Work: a phone's answers to the server's questions, from its own captures and under its own policy."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -38,13 +38,15 @@ class Adder:
 
 
 class Folder:
-    """A store whose captures grow by four with every scan."""
+    """A store that finds four captures with every scan, each decoded on its own."""
 
     def __init__(self) -> None:
         self.count = 0
 
-    def scan(self) -> None:
-        self.count += 4
+    def scan(self, between: Callable[[], None], /) -> None:
+        for _ in range(4):
+            between()
+            self.count += 1
 
     def snapshot(self) -> Mapping[Modality, CaptureSource]:
         return {Modality.PHOTO: np.zeros((self.count, 2), np.uint8)}
@@ -82,7 +84,7 @@ def test_training_answers_with_an_update_from_the_captures_of_now() -> None:
     update = read_update(work(gate)(task(epochs=2))["update"])
     assert update.weights.tolist() == [2.0, 2.0, 2.0]
     assert (update.round, update.examples, update.layout) == (3, 8, SPEC.layout)
-    assert gate.waited == [UNTIL, UNTIL]
+    assert gate.waited == [UNTIL] * (4 + 2)  # four files, two steps
 
 
 def test_a_query_is_answered_with_a_status() -> None:
@@ -96,9 +98,22 @@ def test_the_policy_declines_before_or_in_the_middle() -> None:
     with pytest.raises(Declined, match="not charging"):
         work(Moody("not charging"))(task())
     with pytest.raises(Declined, match="in use"):
-        work(Moody(steps=1))(task(epochs=3))
+        work(Moody(steps=5))(task(epochs=3))
     with pytest.raises(Declined, match="is over"):
         work()(replace(task(), until=1.0))
+
+
+def test_decoding_before_a_round_ends_with_the_policy_and_with_the_time() -> None:
+    for gate, until in ((Moody(steps=2), UNTIL), (Moody(), 1.0)):
+        phone = work(gate)
+        with pytest.raises(Declined):
+            phone(replace(task(), until=until))
+        assert len(phone.store.snapshot()[Modality.PHOTO]) < 4
+
+
+def test_a_query_decodes_nothing_while_the_policy_refuses() -> None:
+    status = read_status(work(Moody("in use"))(Task("query", {}, 0.0))["status"])
+    assert status.captures == {Modality.PHOTO: 0}
 
 
 @pytest.mark.parametrize("asked", [task(layout="cd" * 32), task(weights=4)])

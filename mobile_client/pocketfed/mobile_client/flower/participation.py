@@ -20,6 +20,7 @@ from pocketfed.mobile_client.flower.key import PhoneKey
 from pocketfed.mobile_client.flower.membership import Membership
 from pocketfed.mobile_client.flower.work import Work
 from pocketfed.mobile_client.gate import Gate
+from pocketfed.mobile_client.looks import IdleLooks
 from pocketfed.mobile_client.renewal import Renewal, Renewed
 from pocketfed.mobile_client.runtime import ExecutorchRuntime
 from pocketfed.mobile_client.taking_part import Own
@@ -101,11 +102,17 @@ class Participation:
         )  # fmt: skip
         about = (terms.number, bundle.id[:12], bundle.version, threads)
         log.info("phone %d with bundle %s, version %d, threads: %d", *about)
+        looks = IdleLooks(store.scan, self._gate.refusal)
+
+        def idle(seconds: float) -> None:
+            looks()
+            nap(seconds)
+
         largest = 4 * spec.weights + ENVELOPE  # the weights are the largest thing that a server sends
         with Caller(terms.server, self._key, verify=terms.verify, max_answer=largest) as caller:
             fleet = Fleet(caller)
             member = Membership(fleet, home.node, terms.heartbeat)
-            agent = Agent(fleet, member, self._journal, work, sleep=nap)
+            agent = Agent(fleet, member, self._journal, work, sleep=idle)
             try:
                 agent.run(None if terms.rounds is None else terms.rounds - self._answered)
             finally:

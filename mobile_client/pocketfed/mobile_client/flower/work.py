@@ -14,6 +14,7 @@ from pocketfed.core.program_spec import ProgramSpec
 from pocketfed.core.wire import INSTRUCTION, STATUS, UPDATE, read_instruction, status_items, update_items
 from pocketfed.mobile_client.flower.objects import Records
 from pocketfed.mobile_client.flower.task import Task
+from pocketfed.mobile_client.looks import look_briefly
 from pocketfed.mobile_client.phone import CaptureSource, Phone
 from pocketfed.mobile_client.runtime import Runtime
 from pocketfed.mobile_client.taking_part import Own, take_part
@@ -27,8 +28,12 @@ log = logging.getLogger(__name__)
 class Store(Protocol):
     """The phone's captures."""
 
-    def scan(self) -> None:
-        """Look for new captures, and for ones that are gone."""
+    def scan(self, between: Callable[[], None], /) -> None:
+        """Look for new captures, and for ones that are gone.
+
+        Args:
+            between: called before each file is decoded; may wait, or raise to give up.
+        """
         ...
 
     def snapshot(self) -> Mapping[Modality, CaptureSource]:
@@ -97,7 +102,7 @@ class Work:
         raise MalformedObject(f"a phone cannot {task.kind[:40]!r}, only {TRAIN!r} and {QUERY!r}")
 
     def _status(self) -> PhoneStatus:
-        self.store.scan()
+        look_briefly(self.store.scan, self.gate.refusal)
         counts = {modality: len(captures) for modality, captures in self.store.snapshot().items()}
         return PhoneStatus(
             self.number,
@@ -113,14 +118,14 @@ class Work:
         self.own.check(instruction)
         if (reason := self.gate.refusal()) is not None:
             raise Declined(reason)
-        self.store.scan()
-        phone = Phone(self.number, self.store.snapshot(), self.spec, self.runtime)
 
         def between() -> None:
             self.gate.pause(until)
             if time.time() >= until:
                 raise Declined("the time for this round is over")
 
+        self.store.scan(between)
+        phone = Phone(self.number, self.store.snapshot(), self.spec, self.runtime)
         update = take_part(phone, self.own, instruction, between)
         losses = ", ".join(f"{modality} {loss:.3f}" for modality, loss in update.loss.items())
         log.info("round %d: learnt from %d captures, loss %s", update.round, update.examples, losses)
