@@ -1,6 +1,7 @@
 """A folder that grows, shrinks and holds anything, and what a round trains on."""
 
 import json
+import logging
 import os
 import shutil
 import sqlite3
@@ -565,6 +566,37 @@ def test_a_folder_that_cannot_be_listed_changes_nothing(site: Site, monkeypatch:
     assert store.status().problem is None
 
 
+def test_what_changes_is_logged_once(site: Site, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.INFO)
+    store = site.store(2 * PHOTO_BYTES)
+    said: list[list[str]] = []
+
+    def look() -> None:
+        caplog.clear()
+        store.scan()
+        store.scan()
+        said.append([record.getMessage() for record in caplog.records])
+
+    look()
+    shutil.rmtree(site.folder)
+    look()
+    for index in range(3):
+        site.photo(f"{index}.png")
+    bad = site.raw("bad.png", b"garbage")
+    look()
+    bad.unlink()
+    look()
+    assert said == [
+        ["captures: none"],
+        [f"captures: {site.folder} does not exist"],
+        [
+            f"captures: this is over: {site.folder} does not exist",
+            f"captures: 2 photos; left out for the quota: 1; quarantined: 1, see {site.home}/quarantine.jsonl",
+        ],
+        ["captures: 2 photos; left out for the quota: 1"],
+    ]
+
+
 def test_a_folder_that_may_not_be_looked_into_changes_nothing(
     site: Site, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -752,7 +784,7 @@ def test_a_full_disk_is_a_problem_and_no_crash(site: Site, monkeypatch: pytest.M
     with monkeypatch.context() as patch:
         patch.setattr(decoded.Writer, "put", full)
         store.scan()
-    assert store.status().problem == "decoded captures cannot be stored (database or disk is full)"
+    assert store.problem == "decoded captures cannot be stored (database or disk is full)"
     assert len(scanned(store)[Modality.PHOTO]) == 2
     assert store.status().problem is None
 

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from pocketfed.core.errors import Declined, ProgramError
+from pocketfed.core.errors import Declined, ProgramError, TooFewCaptures
 from pocketfed.core.hyper import Hyper
 from pocketfed.core.learning_step import methods
 from pocketfed.core.learning_task import LearningTask, initial_weights
@@ -107,7 +107,7 @@ def test_a_batch_that_is_not_full_is_padded_and_not_counted(small_task: Learning
 
 
 def test_a_phone_without_enough_captures_says_so(small_task: LearningTask) -> None:
-    with pytest.raises(ProgramError, match="too few captures"):
+    with pytest.raises(TooFewCaptures, match="too few captures"):
         train(phone_with(small_task, 1, 0), instruction(small_task))
 
 

@@ -44,6 +44,8 @@ class Adder:
 class Store:
     """Four photos."""
 
+    problem: str | None = None
+
     def __init__(self, folder: Path, spec: ProgramSpec, home: Path, quota: int, *, own: bool) -> None: ...
 
     def scan(self, between: Callable[[], None], /) -> None: ...
@@ -147,6 +149,7 @@ def test_an_unknown_phone_is_told_how_to_be_enrolled(
         (["--server", "ftp://192.0.2.1"], "no address of a server"),
         (["--server", "https://192.0.2.1", "--ca", "absent.pem"], "absent.pem"),
         (["--server", "https://192.0.2.1", "--home", "/dev/null"], "/dev/null"),
+        (["--server", "https://192.0.2.1", "--captures", "/captuers"], "/captuers is no folder; make it"),
     ],
 )
 def test_mistakes_are_one_sentence_and_exit_code_2(

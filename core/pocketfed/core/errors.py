@@ -20,6 +20,7 @@
     │   ├── BenchmarkError         a measurement that did not come to its end
     │   └── PeerError              an engine that is compared with cannot train this network
     ├── ProgramError               a program refused its inputs or failed while it ran
+    │   └── TooFewCaptures         a phone holds nothing that a round could train on
     ├── Unreachable                a server does not answer, or not yet; trying again later may help
     ├── CallRefused                a server answered a call with an error
     ├── MalformedObject            bytes from outside are not the object that they should be
@@ -116,6 +117,10 @@ class PeerError(UserError):
 
 class ProgramError(PocketfedError):
     """An exported program refused its inputs or failed while running."""
+
+
+class TooFewCaptures(ProgramError):
+    """A phone holds too few captures to train on."""
 
 
 class Unreachable(PocketfedError):

@@ -5,11 +5,12 @@ finished, and keeps the decoded form, which is small, under its own home. The fo
 is forgotten at the next look, also from the home.
 """
 
+import logging
 import math
 import sqlite3
 import time
 from collections.abc import Callable, Collection, Mapping
-from dataclasses import dataclass, field
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +24,7 @@ from pocketfed.mobile_client.capture_files import CaptureFile, Settling, look, l
 from pocketfed.mobile_client.decoded import Decoded, DecodedSource
 from pocketfed.mobile_client.intake import hold_newest, newest_first, surplus_of
 from pocketfed.mobile_client.quarantine import Quarantined, read_quarantine, write_quarantine
+from pocketfed.mobile_client.store_status import StoreStatus
 
 QUOTA = 2_000_000_000
 """Bytes; half a million photos of 32x32, or nine hours of sound."""
@@ -30,26 +32,7 @@ QUOTA = 2_000_000_000
 SETTLE = 2.0
 """Seconds; a file that was written to more recently may not be finished."""
 
-
-@dataclass(frozen=True)
-class StoreStatus:
-    """What a store holds.
-
-    Attributes:
-        captures: that a round would train on, by modality; a sound of several windows is several.
-        bytes: of these captures.
-        unfinished: files that may still be being written, or that wait for a round to end.
-        left_out: finished files that are too old, or too large, for the quota.
-        quarantined: files that cannot be used.
-        problem: what kept the last look from seeing or storing everything; None if nothing did.
-    """
-
-    captures: Mapping[Modality, int] = field(default_factory=dict)
-    bytes: int = 0
-    unfinished: int = 0
-    left_out: int = 0
-    quarantined: tuple[Quarantined, ...] = ()
-    problem: str | None = None
+log = logging.getLogger(__name__)
 
 
 class CaptureStore:
@@ -90,20 +73,33 @@ class CaptureStore:
         self._quarantine = {entry.file: entry for entry in read_quarantine(self._log)}
         self._unfinished = self._left_out = 0
         self._problem: str | None = None
+        self._told: StoreStatus | None = None  # what the log says
+
+    @property
+    def problem(self) -> str | None:
+        """What kept the last look from seeing or storing everything; None if nothing did."""
+        return self._problem
 
     def scan(self, between: Callable[[], None] = lambda: None) -> None:
         """Look at the folder once: decode what is new, forget what is gone, keep to the quota.
+
+        What has changed since the last look is logged.
 
         Args:
             between: called before each file is decoded; may wait, or raise to give up. What was decoded is kept.
         """
         try:
-            self._look(between)
-        except sqlite3.OperationalError as error:
+            try:
+                self._look(between)
+            except sqlite3.OperationalError:
+                raise
+            except sqlite3.DatabaseError:  # damaged: all of it can be made again
+                self._decoded.discard()
+                self._look(between)
+        except sqlite3.Error as error:
             self._problem = f"decoded captures cannot be stored ({error})"
-        except sqlite3.DatabaseError:  # damaged: all of it can be made again
-            self._decoded.discard()
-            self._look(between)
+        finally:
+            self._tell()
 
     def snapshot(self) -> Mapping[Modality, DecodedSource]:
         """What a round trains on: the captures held now, by modality, ordered by name.
@@ -195,6 +191,23 @@ class CaptureStore:
                     self._problem = f"{self._folder / file.name} cannot be deleted ({error.strerror})"
             self._quarantine.pop(file, None)
         return set(surplus)
+
+    def _tell(self) -> None:
+        """Log what has changed, once."""
+        told = self._told or StoreStatus()
+        try:
+            status = self.status()
+        except CaptureError as error:
+            status = replace(told, problem=self._problem or str(error))
+        if status.problem != told.problem:
+            if status.problem is None:
+                log.info("captures: this is over: %s", told.problem)
+            else:
+                log.warning("captures: %s", status.problem)
+        if self._told is None or status.summary != told.summary:
+            where = f", see {self._log}" if status.quarantined else ""
+            log.info("captures: %s%s", status.summary, where)
+        self._told = status
 
     def _write_quarantine(self) -> None:
         try:

@@ -8,7 +8,7 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from pocketfed.core.errors import ProgramError
+from pocketfed.core.errors import ProgramError, TooFewCaptures
 from pocketfed.core.modality import Modality
 from pocketfed.core.plan import Instruction, Plan, Update
 from pocketfed.core.program_spec import ProgramSpec
@@ -57,7 +57,8 @@ def train(phone: Phone, instruction: Instruction, between: Callable[[], None] = 
         between: called before each step; may wait, or raise to give the round up.
 
     Raises:
-        ProgramError: the weights are not for this program, the program failed, or there are too few captures.
+        ProgramError: the weights are not for this program, or the program failed.
+        TooFewCaptures: there are not even two of a modality that is asked for.
     """
     plan, weights = instruction.plan, instruction.weights
     if instruction.layout != phone.spec.layout or weights.shape != (phone.spec.weights,):
@@ -78,7 +79,7 @@ def train(phone: Phone, instruction: Instruction, between: Callable[[], None] = 
         for modality, index in batch.indices.items():
             losses[modality].append((float(loss), len(index)))
     if not losses:
-        raise ProgramError(f"phone {phone.number} has too few captures to train on")
+        raise TooFewCaptures(f"phone {phone.number} has too few captures to train on")
     seen = {modality: sum(count for _, count in steps) for modality, steps in losses.items()}
     means = {m: sum(loss * count for loss, count in steps) / seen[m] for m, steps in losses.items()}
     return Update(theta, sum(seen.values()), seen, means, plan.round, instruction.layout)

@@ -74,6 +74,7 @@ def take_part(
     Raises:
         ProgramError: the weights are not for this program, training failed or led to numbers that are not finite, or
             the memory cannot be written.
+        TooFewCaptures: see `train`.
     """
     asked = _Asked(own.layout, instruction)
     remembered = _recalled(own, asked) if asked.remembers else {}

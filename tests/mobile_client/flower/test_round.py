@@ -30,6 +30,8 @@ from tests.mobile_client.flower.superlink import SuperLink
 class Album:
     """A store that does not change."""
 
+    problem: str | None = None
+
     def __init__(self, photos: CaptureSource) -> None:
         self._photos = photos
 

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from pocketfed.core.errors import Declined, MalformedObject, ProgramError
+from pocketfed.core.errors import Declined, MalformedObject, ProgramError, TooFewCaptures
 from pocketfed.core.hyper import Hyper
 from pocketfed.core.layout import Layout, Role, Slice
 from pocketfed.core.modality import Modality
@@ -38,13 +38,14 @@ class Adder:
 
 
 class Folder:
-    """A store that finds four captures with every scan, each decoded on its own."""
+    """A store that finds some captures with every scan, each decoded on its own."""
 
-    def __init__(self) -> None:
+    def __init__(self, found: int = 4, problem: str | None = None) -> None:
+        self.found, self.problem = found, problem
         self.count = 0
 
     def scan(self, between: Callable[[], None], /) -> None:
-        for _ in range(4):
+        for _ in range(self.found):
             between()
             self.count += 1
 
@@ -68,9 +69,13 @@ class Moody:
             raise Declined("the phone is in use")
 
 
-def work(gate: Moody | Gate | None = None, memory: Path = Path("/nowhere")) -> Work:
+def work(
+    gate: Moody | Gate | None = None, memory: Path = Path("/nowhere"), store: Folder | None = None
+) -> Work:
     own = Own(LAYOUT, lambda: np.full(3, 8, dtype=np.float32), PhoneMemory(memory))
-    return Work(7, SPEC, Adder(), Folder(), gate or Gate(None), "1.2", charging=lambda: True, own=own)
+    return Work(
+        7, SPEC, Adder(), store or Folder(), gate or Gate(None), "1.2", charging=lambda: True, own=own
+    )
 
 
 def task(layout: str = SPEC.layout, weights: int = 3, epochs: int = 1) -> Task:
@@ -109,6 +114,17 @@ def test_decoding_before_a_round_ends_with_the_policy_and_with_the_time() -> Non
         with pytest.raises(Declined):
             phone(replace(task(), until=until))
         assert len(phone.store.snapshot()[Modality.PHOTO]) < 4
+
+
+def test_a_phone_without_captures_says_what_kept_it_from_seeing_any() -> None:
+    reason = "phone 7 has too few captures to train on"
+    for store, expected in (
+        (Folder(1), reason),
+        (Folder(1, "album does not exist"), f"{reason}: album does not exist"),
+    ):
+        with pytest.raises(TooFewCaptures) as refused:
+            work(store=store)(task())
+        assert str(refused.value) == expected
 
 
 def test_a_query_decodes_nothing_while_the_policy_refuses() -> None:

@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Protocol
 
-from pocketfed.core.errors import Declined, MalformedObject
+from pocketfed.core.errors import Declined, MalformedObject, TooFewCaptures
 from pocketfed.core.modality import Modality
 from pocketfed.core.plan import Instruction, PhoneStatus
 from pocketfed.core.program_spec import ProgramSpec
@@ -27,6 +27,11 @@ log = logging.getLogger(__name__)
 
 class Store(Protocol):
     """The phone's captures."""
+
+    @property
+    def problem(self) -> str | None:
+        """What kept the last scan from seeing or storing everything; None if nothing did."""
+        ...
 
     def scan(self, between: Callable[[], None], /) -> None:
         """Look for new captures, and for ones that are gone.
@@ -126,7 +131,12 @@ class Work:
 
         self.store.scan(between)
         phone = Phone(self.number, self.store.snapshot(), self.spec, self.runtime)
-        update = take_part(phone, self.own, instruction, between)
+        try:
+            update = take_part(phone, self.own, instruction, between)
+        except TooFewCaptures as error:
+            if (problem := self.store.problem) is None:
+                raise
+            raise TooFewCaptures(f"{error}: {problem}") from error
         losses = ", ".join(f"{modality} {loss:.3f}" for modality, loss in update.loss.items())
         log.info("round %d: learnt from %d captures, loss %s", update.round, update.examples, losses)
         return {UPDATE: update_items(replace(update, bundle=self.bundle))}

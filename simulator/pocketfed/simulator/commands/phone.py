@@ -1,5 +1,6 @@
 """`pocketfed phone`."""
 
+import os
 import signal
 import sys
 from pathlib import Path
@@ -16,7 +17,9 @@ HOME = Path("~/.pocketfed/phone")
 
 def phone(
     server: Annotated[str, typer.Option(help="Address of the server: https://host:port.")],
-    captures: Annotated[Path, typer.Option(help="Folder of photos and sounds; it may change at any time.")],
+    captures: Annotated[
+        Path, typer.Option(help="Folder of photos and sounds, which may be empty and change at any time.")
+    ],
     trust_key: Annotated[
         Path | None,
         typer.Option(
@@ -89,7 +92,7 @@ def phone(
     try:
         with console.status("starting"):
             # Torch and its like take seconds to import; --help must not wait for them.
-            from pocketfed.core.errors import ConfigError
+            from pocketfed.core.errors import CaptureError, ConfigError
             from pocketfed.core.signing import read_verifying_key
             from pocketfed.mobile_client.bundle_store import BundleStore
             from pocketfed.mobile_client.connection import trust
@@ -113,6 +116,10 @@ def phone(
             plain = check_address(server, insecure)
             verify = None if plain else trust(ca)
             gate = Gate(policy)
+            if not os.path.isdir(captures):  # later it may go and come, but now it is most likely a mistake
+                raise CaptureError(
+                    f"{captures} is no folder; make it (it may be empty), or give another one: --captures"
+                )
 
         with open_home(home.expanduser()) as place, show_log(console, place.log) as log:
             if plain:
