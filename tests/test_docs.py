@@ -190,9 +190,11 @@ def test_phones(
     def none(depot: Depot, etag: str = "") -> None:
         raise BundleError(f"what {depot.server} offers is no bundle")
 
+    words = shlex.split(command)
+    Path(words[words.index("--captures") + 1]).mkdir()
     monkeypatch.setattr(Depot, "offer", none)
     before = signal.getsignal(signal.SIGTERM)
-    assert run(shlex.split(command)[1:], monkeypatch) == 2
+    assert run(words[1:], monkeypatch) == 2
     signal.signal(signal.SIGTERM, before)
     assert "is no bundle" in capsys.readouterr().err
 

@@ -75,6 +75,7 @@ class Phone:
         self.open_depots = ExitStack()
         self.check: Callable[[Bundle], object] = lambda bundle: None
         self.while_it_sleeps: Callable[[], None] = lambda: None
+        self.refusal: str | None = None
 
     @property
     def store(self) -> BundleStore:
@@ -90,6 +91,7 @@ class Phone:
             self.store,
             depot,
             lambda bundle: self.check(bundle),
+            refusal=lambda: self.refusal,
             sleep=self.sleep,
             monotonic=lambda: sum(self.naps),
         )
@@ -454,6 +456,29 @@ def test_a_phone_that_works_looks_now_and_then(
         renewal.nap(EVERY)
     assert [n - 11 for n in dict.fromkeys(seen)] == [0, 2, 6, 14]
     assert phone.store.open() is not None
+
+
+def test_nothing_is_asked_while_the_policy_refuses(
+    phone: Phone, shop: Shop, first: Bundle, second: Bundle, caplog: pytest.LogCaptureFixture
+) -> None:
+    asked: list[str] = []
+    shop.alter = lambda path, body: (asked.append(path), body)[1]  # type: ignore[func-returns-value]
+    phone.refusal = "on a metered network"
+    phone.while_it_sleeps = lambda: setattr(phone, "refusal", None if len(phone.naps) == 3 else phone.refusal)
+    renewal = phone.renewal()
+    assert renewal.open().id == first.id
+    assert len(phone.naps) == 3
+    assert caplog.text.count("on a metered network; there is no bundle yet, trying again") == 1
+
+    shop.offer(second)
+    asked.clear()
+    phone.refusal = "on a metered network"
+    assert phone.open().id == first.id  # after a restart
+    renewal.nap(2 * EVERY)
+    assert asked == []
+    phone.refusal = None
+    with pytest.raises(Renewed):
+        renewal.nap(1.0)
 
 
 def test_a_server_that_is_away_is_waited_for_by_those_that_have_nothing(

@@ -8,7 +8,7 @@ from itertools import count
 
 from pocketfed.core.acceptance import accept
 from pocketfed.core.bundle import Bundle, Release
-from pocketfed.core.errors import BundleError, Unreachable
+from pocketfed.core.errors import BundleError, Declined, Unreachable
 from pocketfed.core.runtime_version import check_runtime
 from pocketfed.mobile_client.bundle_store import BundleStore, writing
 from pocketfed.mobile_client.delivery import Depot
@@ -40,6 +40,7 @@ class Renewal:
         depot: Depot,
         check: Callable[[Bundle], object] = lambda bundle: None,
         every: float = EVERY,
+        refusal: Callable[[], str | None] = lambda: None,
         sleep: Callable[[float], None] = time.sleep,
         monotonic: Callable[[], float] = time.monotonic,
     ) -> None:
@@ -50,29 +51,35 @@ class Renewal:
             depot: of its server.
             check: tries a bundle before it is installed; raises `ProgramError` if it is of no use.
             every: seconds between two looks.
+            refusal: why nothing may be asked or fetched now, by the phone's policy; None if it may.
             sleep: waits so many seconds.
             monotonic: a clock that only goes forward.
         """
         self._store, self._depot, self._check = store, depot, check
-        self._every, self._sleep, self._monotonic = every, sleep, monotonic
+        self._every, self._refusal, self._sleep, self._monotonic = every, refusal, sleep, monotonic
         self._etag, self._refusals, self._next = "", 0, monotonic()
 
     def open(self) -> Bundle:
-        """The phone's bundle, after a look at what the server offers. A server that does not answer is waited for
-        only by a phone that has no bundle.
+        """The phone's bundle, after a look at what the server offers. A server that does not answer, and a policy that
+        does not allow to look, are waited for only by a phone that has no bundle.
 
         Raises:
             ServerError: this server will never do.
             BundleError: what it offers is refused, and there is none from before.
         """
+        said = ""
         for tried in count():
             try:
+                if reason := self._refusal():
+                    raise Declined(f"no look at the server's bundle: {reason}")
                 self._renew()
-            except Unreachable as error:
+            except (Unreachable, Declined) as error:
                 if (bundle := self._store.open()) is not None:
                     log.warning("%s; going on with %s", error, _named(bundle))
                     return bundle
-                log.warning("%s; there is no bundle yet, trying again", error)
+                if str(error) != said:
+                    log.warning("%s; there is no bundle yet, trying again", error)
+                said = str(error)
                 self._sleep(PACE.wait(tried))
                 continue
             except BundleError as error:
@@ -93,7 +100,7 @@ class Renewal:
             ServerError: this server will never do.
         """
         self._sleep(seconds)
-        if self._monotonic() < self._next:
+        if self._monotonic() < self._next or self._refusal() is not None:
             return
         try:
             renewed = self._renew()

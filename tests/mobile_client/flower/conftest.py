@@ -79,7 +79,11 @@ def start(tmp_path: Path) -> Iterator[Start]:
     started: list[PhoneOnWire] = []
 
     def run(
-        server: str, handle: Handle = echo, home: str = "home", now: Callable[[], float] | None = None
+        server: str,
+        handle: Handle = echo,
+        home: str = "home",
+        now: Callable[[], float] | None = None,
+        refusal: Callable[[str], str | None] = lambda kind: None,
     ) -> PhoneOnWire:
         folder = tmp_path / home
         folder.mkdir(exist_ok=True)
@@ -90,7 +94,8 @@ def start(tmp_path: Path) -> Iterator[Start]:
         caller = Caller(server, key, clock, retry=retry, transport=wire, sleep=slept.append)
         fleet = Fleet(caller)
         membership = Membership(fleet, folder / "node.json", 30.0)
-        agent = Agent(fleet, membership, Journal(folder / "journal"), handle, Pace(), slept.append)
+        journal = Journal(folder / "journal")
+        agent = Agent(fleet, membership, journal, handle, Pace(), slept.append, refusal)
         started.append(PhoneOnWire(agent, wire, caller, slept))
         return started[-1]
 

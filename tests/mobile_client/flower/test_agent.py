@@ -74,6 +74,28 @@ def test_declining_and_failing_are_answers(superlink: SuperLink, start: Start) -
         assert (answer.error.code, answer.error.reason) == (code, reason)
 
 
+def test_what_is_refused_beforehand_is_declined_in_four_calls_and_nothing_is_fetched(
+    superlink: SuperLink, start: Start
+) -> None:
+    phone = start(superlink.url, refusal=lambda kind: "on a metered network" if kind == "train" else None)
+    phone.agent.step()
+    question = superlink.ask(phone.agent.node or 0, ITEMS)
+    phone.wire.calls.clear()
+    assert phone.agent.step()
+    assert phone.wire.calls == [
+        "pull-messages", "confirm-message-received", "push-messages", "push-object",
+    ]  # fmt: skip
+    answer = superlink.answer(question)
+    assert answer is not None
+    assert (answer.error.code, answer.error.reason) == (DECLINED, "on a metered network")
+    assert superlink.state.object_store.get(question) is None
+    assert phone.agent.answered == 1
+
+    question = superlink.ask(phone.agent.node or 0, kind="query")
+    assert phone.agent.step()
+    assert content(superlink, question) == {}
+
+
 def crash_at(call: str, count: int, moment: str) -> Callable[[Any], None]:
     """Lets a wire crash before or after the call of this name and number."""
 

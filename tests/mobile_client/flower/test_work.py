@@ -108,6 +108,14 @@ def test_the_policy_declines_before_or_in_the_middle() -> None:
         work()(replace(task(), until=1.0))
 
 
+def test_only_training_is_refused_beforehand() -> None:
+    phone = work(Moody("not charging"))
+    assert [phone.refusal(kind) for kind in ("train", "train.more", "query")] == [
+        "not charging", "not charging", None,
+    ]  # fmt: skip
+    assert work().refusal("train") is None
+
+
 def test_decoding_before_a_round_ends_with_the_policy_and_with_the_time() -> None:
     for gate, until in ((Moody(steps=2), UNTIL), (Moody(), 1.0)):
         phone = work(gate)

@@ -66,6 +66,7 @@ class Agent:
         handle: Handle,
         pace: Pace | None = None,
         sleep: Callable[[float], None] = time.sleep,
+        refusal: Callable[[str], str | None] = lambda kind: None,
     ) -> None:
         """Nothing is sent yet.
 
@@ -76,6 +77,7 @@ class Agent:
             handle: does the work.
             pace: of polling.
             sleep: waits so many seconds.
+            refusal: why a message of this type is declined before anything of it is fetched; None if it is not.
         """
         self.node: int | None = None
         self.answered = 0  # messages of which the server has the answer for certain, queries not counted
@@ -83,7 +85,7 @@ class Agent:
         self._at_work = False  # whether what the journal holds has been begun by this very process
         self._refusals = 0
         self._fleet, self._membership, self._journal = fleet, membership, journal
-        self._handle, self._pace, self._sleep = handle, pace or Pace(), sleep
+        self._handle, self._pace, self._sleep, self._refusal = handle, pace or Pace(), sleep, refusal
 
     def run(self, answers: int | None = None) -> None:
         """Work until so many messages are answered, or for ever. May be ended by an exception at any moment.
@@ -189,6 +191,10 @@ class Agent:
 
     def _receive(self, node: int, question: Question, entry: Entry) -> Entry:
         metadata = question.metadata
+        if reason := self._refusal(metadata.message_type):
+            log.info("declined: %s", reason)
+            self._fleet.confirm(node, metadata.run_id, metadata.message_id)
+            return self._build(node, question, Failure(DECLINED, reason), 0.0)
         try:
             objects = tuple(fetch(self._fleet, node, question, self._sleep).values())
         except MalformedObject as error:

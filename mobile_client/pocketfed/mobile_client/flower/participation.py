@@ -112,7 +112,7 @@ class Participation:
         with Caller(terms.server, self._key, verify=terms.verify, max_answer=largest) as caller:
             fleet = Fleet(caller)
             member = Membership(fleet, home.node, terms.heartbeat)
-            agent = Agent(fleet, member, self._journal, work, sleep=idle)
+            agent = Agent(fleet, member, self._journal, work, sleep=idle, refusal=work.refusal)
             try:
                 agent.run(None if terms.rounds is None else terms.rounds - self._answered)
             finally:

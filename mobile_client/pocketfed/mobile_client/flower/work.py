@@ -106,6 +106,10 @@ class Work:
             return self._train(_instruction(task.records), task.until)
         raise MalformedObject(f"a phone cannot {task.kind[:40]!r}, only {TRAIN!r} and {QUERY!r}")
 
+    def refusal(self, kind: str) -> str | None:
+        """Why a task of this kind would be declined now; None if it would not."""
+        return self.gate.refusal() if kind.partition(".")[0] == TRAIN else None
+
     def _status(self) -> PhoneStatus:
         look_briefly(self.store.scan, self.gate.refusal)
         counts = {modality: len(captures) for modality, captures in self.store.snapshot().items()}

@@ -144,7 +144,11 @@ def phone(
             with Depot(server, verify) as depot:
                 store = BundleStore(place.bundles, trusted)
                 renewal = Renewal(
-                    store, depot, lambda found: ExecutorchRuntime(found.program, None), look_every
+                    store,
+                    depot,
+                    lambda found: ExecutorchRuntime(found.program, None),
+                    look_every,
+                    gate.refusal,
                 )
                 part.work_with_newest(renewal)
     except (KeyboardInterrupt, SystemExit) as end:
