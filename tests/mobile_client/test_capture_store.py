@@ -8,6 +8,7 @@ import sqlite3
 import threading
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
+from errno import EIO
 from pathlib import Path
 from typing import Any
 
@@ -356,8 +357,45 @@ def test_a_file_that_may_not_be_opened_is_tried_at_every_look(
         patch.setattr(capture_store, "read_captures", refuse)
         assert scanned(store) == {}
     (entry,) = site.store().status().quarantined
-    assert (entry.reason, entry.again) == ("cannot be opened (Permission denied)", True)
+    assert (entry.reason, entry.again) == ("cannot be read (Permission denied)", True)
     assert len(scanned(store)[Modality.PHOTO]) == 1
+    assert store.status().quarantined == ()
+
+
+NO_MEMORY = "takes more memory than there was"
+
+
+@pytest.mark.parametrize(
+    ("name", "reads", "error", "reason"),
+    [
+        (
+            "0.png",
+            "PIL.Image.open",
+            OSError(EIO, "Input/output error"),
+            "cannot be read (Input/output error)",
+        ),
+        ("0.png", "PIL.Image.open", MemoryError(), NO_MEMORY),
+        ("0.wav", "soundfile.read", MemoryError(), NO_MEMORY),
+        ("0.wav", "torchaudio.functional.resample", RuntimeError("can't allocate memory"), NO_MEMORY),
+    ],
+)
+def test_a_good_file_outlives_what_passes(
+    name: str, reads: str, error: Exception, reason: str, site: Site, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A disk that stutters and memory that is short say nothing of a file."""
+    site.photo(name) if name.endswith("png") else site.sound(name, rate=22_050)
+    store = site.store()
+
+    def fail(*_: object, **__: object) -> None:
+        raise error
+
+    with monkeypatch.context() as patch:
+        patch.setattr(reads, fail)
+        store.scan()
+    (entry,) = store.status().quarantined
+    assert (entry.reason, entry.again) == (reason, True)
+    store.scan()
+    assert sum(counts(store).values()) == 1
     assert store.status().quarantined == ()
 
 

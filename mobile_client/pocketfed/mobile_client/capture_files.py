@@ -151,14 +151,13 @@ def read_captures(path: Path, modality: Modality, wanted: Input) -> NDArray[Any]
 
     Raises:
         CaptureError: the file cannot be decoded, or is too large to be; the message is "<path> is …".
+        OSError: it cannot be read, which says nothing of its content.
+        MemoryError: there is too little memory now.
     """
-    try:
-        if modality is Modality.PHOTO:
-            return decode_photo(path, wanted.shape[0])[np.newaxis]
-        _check_length(path)
-        return cut([decode_sound(path)], wanted.shape[0]).items
-    except MemoryError as error:
-        raise CaptureError(f"{path} is too large for the memory of this phone") from error
+    if modality is Modality.PHOTO:
+        return decode_photo(path, wanted.shape[0])[np.newaxis]
+    _check_length(path)
+    return cut([decode_sound(path)], wanted.shape[0]).items
 
 
 def _check_length(path: Path) -> None:

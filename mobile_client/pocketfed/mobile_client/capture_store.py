@@ -164,7 +164,9 @@ class CaptureStore:
             path.open("rb").close()
             captures = read_captures(path, file.modality, self._inputs[file.modality])
         except OSError as error:
-            refusal = Quarantined(file, f"cannot be opened ({error.strerror})", again=True)
+            refusal = Quarantined(file, f"cannot be read ({error.strerror})", again=True)
+        except MemoryError:
+            refusal = Quarantined(file, "takes more memory than there was", again=True)
         except CaptureError as error:
             refusal = Quarantined(file, str(error).removeprefix(f"{path} "))
         if look_at(self._folder, file.name, file.modality) != file:  # somebody wrote to it, or took it away

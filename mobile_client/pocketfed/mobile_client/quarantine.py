@@ -21,7 +21,7 @@ class Quarantined:
         file: as it was when it was tried; once it has changed it is tried anew.
         reason: a sentence without its subject, such as "is damaged or not a photo".
         again: whether it is tried at every look, because no change of the file would show that it can be read now
-            (it may not be opened, for example).
+            (it may not be opened, or memory was short, for example).
     """
 
     file: CaptureFile

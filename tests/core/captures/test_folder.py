@@ -169,6 +169,18 @@ def test_one_corrupt_photo_is_named(tmp_path: Path) -> None:
     )
 
 
+def test_a_photo_that_cannot_be_read_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for index in range(3):
+        photo(tmp_path / "a" / f"{index}.png")
+
+    def fail(*_: object, **__: object) -> None:
+        raise OSError(5, "Input/output error")
+
+    monkeypatch.setattr("PIL.Image.open", fail)
+    with pytest.raises(CaptureError, match=r"3 of 3 photos .*0\.png cannot be read \(Input/output error\)"):
+        load_photos(tmp_path)
+
+
 def test_many_corrupt_sounds_are_counted_in_one_error(tmp_path: Path) -> None:
     sound(tmp_path / "good.wav")
     soundfile.write(tmp_path / "0.wav", np.zeros(0, dtype=np.float32), 16_000)

@@ -102,6 +102,20 @@ def test_large_photos_are_read_without_a_warning(tmp_path: Path, monkeypatch: py
         decode_photo(tmp_path / "refused.png", 8)
 
 
+@pytest.mark.parametrize(
+    "error", [OSError(22, "Invalid argument"), OSError("broken data stream"), KeyError(3)]
+)
+def test_what_damage_makes_a_decoder_raise_is_damage(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: Exception
+) -> None:
+    def fail(*_: object, **__: object) -> None:
+        raise error
+
+    monkeypatch.setattr(Image, "open", fail)
+    with pytest.raises(CaptureError, match="is damaged or not a photo"):
+        decode_photo(tmp_path / "a.png", 16)
+
+
 @pytest.mark.parametrize("name", ["a.png", "a.jpg", "a.webp"])
 @pytest.mark.parametrize("damage", ["empty", "text", "truncated"])
 def test_damaged_files_are_refused(tmp_path: Path, name: str, damage: str) -> None:

@@ -1,5 +1,6 @@
 """One file to one array."""
 
+import errno
 import math
 import warnings
 from pathlib import Path
@@ -31,6 +32,8 @@ def decode_photo(path: Path, side: int) -> NDArray[np.uint8]:
 
     Raises:
         CaptureError: the file cannot be decoded whole; the message is "<path> is …", without a way out.
+        OSError: it cannot be read, which says nothing of its content.
+        MemoryError: there is too little memory now.
     """
     try:
         with warnings.catch_warnings():  # Pillow warns of odd metadata and of sizes that phones really have
@@ -43,7 +46,17 @@ def decode_photo(path: Path, side: int) -> NDArray[np.uint8]:
     except Image.DecompressionBombError as error:
         raise CaptureError(f"{path} is larger than {2 * (Image.MAX_IMAGE_PIXELS or 0):,} pixels") from error
     except Exception as error:  # a damaged file makes Pillow's decoders raise almost anything
+        if _is_of_the_machine(error):
+            raise
         raise CaptureError(f"{path} is damaged or not a photo") from error
+
+
+def _is_of_the_machine(error: Exception) -> bool:
+    """Whether an error says something of this machine and not of the file. Errors that Pillow raises have no number;
+    EINVAL is that of seeking to where a damaged file points."""
+    if isinstance(error, OSError):
+        return error.errno not in (None, errno.EINVAL)
+    return isinstance(error, MemoryError)
 
 
 def square(image: Image.Image, side: int) -> NDArray[np.uint8]:
@@ -62,6 +75,7 @@ def decode_sound(path: Path) -> NDArray[np.float32]:
     Raises:
         CaptureError: the file cannot be decoded, is empty, or holds values that are no sound; the message is
             "<path> is …", without a way out.
+        MemoryError: there is too little memory now.
     """
     try:
         frames, rate = soundfile.read(path, dtype="float32", always_2d=True)  # [frames, channels]
@@ -84,7 +98,10 @@ def _resample(sound: NDArray[np.float32], rate: int) -> NDArray[np.float32]:
         rate = (
             round(rate / RATE_STEP) * RATE_STEP
         )  # at most 0.16 % off in pitch at 8 kHz, and never gigabytes
-    samples: NDArray[np.float32] = torchaudio.functional.resample(
-        torch.from_numpy(np.ascontiguousarray(sound)), rate, SAMPLE_RATE
-    ).numpy()
+    try:
+        samples: NDArray[np.float32] = torchaudio.functional.resample(
+            torch.from_numpy(np.ascontiguousarray(sound)), rate, SAMPLE_RATE
+        ).numpy()
+    except RuntimeError as error:  # this is how PyTorch says that memory is out
+        raise MemoryError(str(error)) from error
     return samples

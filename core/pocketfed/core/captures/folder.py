@@ -143,6 +143,8 @@ def _decode_all(
             decoded.append(decode(path))
         except CaptureError as error:
             failures.append(error)
+        except OSError as error:
+            failures.append(CaptureError(f"{path} cannot be read ({error.strerror})"))
     if failures:
         named = "; ".join(str(failure) for failure in failures[:NAMED_FAILURES])
         more = f"; and {len(failures) - NAMED_FAILURES} more" if len(failures) > NAMED_FAILURES else ""
