@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 from rich.console import Console
 
-from pocketfed.core.errors import HomeError
+from pocketfed.core.errors import HomeError, ProgramError
 from pocketfed.core.hyper import Hyper
 from pocketfed.core.layout import Layout, Role, Slice
 from pocketfed.core.modality import Modality
@@ -22,7 +22,7 @@ from pocketfed.core.plan import Plan
 from pocketfed.core.program_spec import Input, ProgramSpec
 from pocketfed.core.wire import instruction_items, read_update, weights_to_bytes
 from pocketfed.mobile_client.phone import CaptureSource
-from pocketfed.mobile_client.runtime import Array
+from pocketfed.mobile_client.runtime import Array, ExecutorchRuntime
 from pocketfed.simulator.phone_log import show_log
 from tests.conftest import Shown
 from tests.mobile_client.flower.superlink import SuperLink
@@ -54,10 +54,18 @@ class Store:
         return {Modality.PHOTO: np.zeros((4, 2), np.uint8)}
 
 
+@pytest.fixture
+def bundle(tmp_path: Path) -> SimpleNamespace:
+    """What a phone asks of a bundle; its program is none."""
+    return SimpleNamespace(
+        spec=SPEC, program=b"none", program_file=tmp_path, id="cd" * 32, version=1, manifest={}, folder=tmp_path,
+        read_layout=lambda: LAYOUT,
+    )  # fmt: skip
+
+
 @pytest.fixture(autouse=True)
-def parts(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+def parts(bundle: SimpleNamespace, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """Small things in place of a bundle, a runtime and a folder of captures."""
-    bundle = SimpleNamespace(spec=SPEC, program=b"", id="cd" * 32, version=1, read_layout=lambda: LAYOUT)
     monkeypatch.setattr("pocketfed.simulator.bundles.open_bundle", lambda path, made, tell: bundle)
     monkeypatch.setattr("pocketfed.mobile_client.flower.participation.ExecutorchRuntime", Adder)
     monkeypatch.setattr("pocketfed.mobile_client.flower.participation.CaptureStore", Store)
@@ -159,6 +167,33 @@ def test_mistakes_are_one_sentence_and_exit_code_2(
     assert shown.code == 2
     assert expected in shown.err
     assert len(shown.err.strip().splitlines()) == 1
+
+
+def test_a_bundle_that_is_of_no_use_here_is_one_sentence(
+    flags: list[object],
+    bundle: SimpleNamespace,
+    pocketfed: Callable[..., Shown],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("pocketfed.mobile_client.flower.participation.ExecutorchRuntime", ExecutorchRuntime)
+
+    def try_out(*_: object) -> int:
+        raise ProgramError("train.pte cannot be tried on 1 threads: killed")
+
+    monkeypatch.setattr("pocketfed.mobile_client.threads.remembered_threads", try_out)
+    said = []
+    for made_with, given in (("0.1", flags), ("0.1", flags[:-2]), ("999.0", flags)):
+        bundle.manifest = {"made_with": {"executorch": made_with}}
+        shown = pocketfed("phone", "--server", "http://127.0.0.1:9", *given)
+        assert shown.code == 2
+        assert "Traceback" not in shown.err
+        said.append(
+            shown.err.strip().splitlines()[-1]
+        )  # before that, only here, what the runtime says of processors
+    of_no_use = f"bundle {bundle.id[:12]} is of no use on this phone: "
+    assert f"{of_no_use}the program cannot be loaded: " in said[0]
+    assert f"{of_no_use}train.pte cannot be tried on 1 threads: killed; use one that this version" in said[1]
+    assert "was made with executorch 999.0, and the runtime here is older" in said[2]
 
 
 def test_a_key_that_others_may_read_is_refused(

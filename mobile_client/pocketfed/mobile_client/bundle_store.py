@@ -21,8 +21,9 @@ from pocketfed.core.acceptance import Installed
 from pocketfed.core.atomic import write_atomically
 from pocketfed.core.bundle import MANIFEST, SIGNATURE, Bundle, Release, read_bundle
 from pocketfed.core.bundle_id import is_bundle_id
-from pocketfed.core.errors import BundleError, ProgramError
+from pocketfed.core.errors import BundleError
 from pocketfed.core.signing import VerifyingKey
+from pocketfed.mobile_client.usable import starting
 
 CURRENT, INCOMING = "current", "incoming"
 
@@ -117,12 +118,8 @@ class BundleStore:
             write_atomically(arrived / SIGNATURE, signature.encode())
             write_atomically(arrived / MANIFEST, manifest)
         whole = read_bundle(arrived, self.trusted)
-        try:
+        with starting(whole):
             check(whole)
-        except ProgramError as error:
-            raise BundleError(
-                f"bundle {release.id[:12]} is of no use on this phone: {error}; serve one of this version's exporter"
-            ) from error
         good, pointer = self.open(), self._pointer()
         former = good.id if good and good.id != release.id else (pointer.former if pointer else "")
         with writing(self.folder):

@@ -66,7 +66,8 @@ def seconds_in_a_process(trial: Trial) -> float:
         raise ProgramError(f"{trial.program} cannot be tried on {trial.threads} threads: {why}") from error
     except subprocess.TimeoutExpired as error:
         raise ProgramError(
-            f"{trial.program} on {trial.threads} threads took longer than {LIMIT:g} s"
+            f"{trial.program} on {trial.threads} threads took longer than {LIMIT:g} s (it is not tried where the number "
+            "of threads is given)"
         ) from error
     return float(done.stdout)
 

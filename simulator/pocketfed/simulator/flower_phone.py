@@ -22,6 +22,7 @@ from pocketfed.mobile_client.gate import Gate
 from pocketfed.mobile_client.runtime import ExecutorchRuntime
 from pocketfed.mobile_client.taking_part import Own
 from pocketfed.mobile_client.threads import remembered_threads
+from pocketfed.mobile_client.usable import starting
 from pocketfed.server.messages import failure
 from pocketfed.simulator.commands.phone import app_version
 from pocketfed.simulator.flower_settings import Settings
@@ -78,8 +79,9 @@ def open_phone(node_config: Mapping[str, Any]) -> Work:
     gate = Gate(policy)
     parts = read_bundle(bundle)
     store = CaptureStore(captures, parts.spec, home)
-    threads = threads or remembered_threads(Home(home).threads, parts.program_file, parts.id, parts.spec)
-    runtime = ExecutorchRuntime(parts.program, threads)
+    with starting(parts):
+        threads = threads or remembered_threads(Home(home).threads, parts.program_file, parts.id, parts.spec)
+        runtime = ExecutorchRuntime(parts.program, threads)
     own = Own.of(parts, Home(home).memory)
     return Work(
         number, parts.spec, runtime, store, gate, app_version(), gate.charging, own=own, bundle=parts.id

@@ -24,6 +24,7 @@ from pocketfed.mobile_client.looks import IdleLooks
 from pocketfed.mobile_client.renewal import Renewal, Renewed
 from pocketfed.mobile_client.runtime import ExecutorchRuntime
 from pocketfed.mobile_client.taking_part import Own
+from pocketfed.mobile_client.usable import starting
 
 log = logging.getLogger(__name__)
 
@@ -90,15 +91,18 @@ class Participation:
             nap: waits so many seconds while there is nothing to do.
 
         Raises:
-            ProgramError: this phone cannot run the bundle's program.
+            BundleError: this phone cannot run the bundle's program.
+            CaptureError: the home cannot be written.
             ServerError: the server refuses this phone for good.
         """
         terms, home, spec = self._terms, self._home, bundle.spec
         store = CaptureStore(terms.captures, spec, home.folder / "captures", terms.quota, own=terms.inbox)
-        threads = self._threads(bundle)
+        with starting(bundle):
+            threads = self._threads(bundle)
+            runtime = ExecutorchRuntime(bundle.program, threads)
         work = Work(
-            terms.number, spec, ExecutorchRuntime(bundle.program, threads), store, self._gate, terms.app_version,
-            self._gate.charging, own=Own.of(bundle, home.memory), bundle=bundle.id,
+            terms.number, spec, runtime, store, self._gate, terms.app_version, self._gate.charging,
+            own=Own.of(bundle, home.memory), bundle=bundle.id,
         )  # fmt: skip
         about = (terms.number, bundle.id[:12], bundle.version, threads)
         log.info("phone %d with bundle %s, version %d, threads: %d", *about)
@@ -122,8 +126,8 @@ class Participation:
         """Work with the server's bundle, and with the next one as soon as it is installed, until this is over.
 
         Raises:
-            BundleError: what the server offers is refused, and there is none from before.
-            ProgramError, ServerError: see `work_with`.
+            BundleError: what the server offers is refused, and there is none from before, or that one cannot be run.
+            CaptureError, ServerError: see `work_with`.
         """
         while not self.is_over:
             with suppress(Renewed):
