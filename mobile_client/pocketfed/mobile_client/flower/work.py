@@ -1,7 +1,6 @@
 """What the agent's tasks mean on a phone that trains: the only place where wire and training meet."""
 
 import logging
-import os
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
@@ -14,6 +13,7 @@ from pocketfed.core.program_spec import ProgramSpec
 from pocketfed.core.wire import INSTRUCTION, STATUS, UPDATE, read_instruction, status_items, update_items
 from pocketfed.mobile_client.flower.objects import Records
 from pocketfed.mobile_client.flower.task import Task
+from pocketfed.mobile_client.free_memory import free_memory
 from pocketfed.mobile_client.looks import look_briefly
 from pocketfed.mobile_client.phone import CaptureSource, Phone
 from pocketfed.mobile_client.runtime import Runtime
@@ -153,11 +153,3 @@ def _instruction(records: Records) -> Instruction:
         raise MalformedObject(f"the instruction cannot be read ({type(error).__name__}: {error})") from error
     # They share the record's memory, which nobody may write to; PyTorch warns of handing it such arrays.
     return replace(instruction, weights=instruction.weights.copy())
-
-
-def free_memory() -> int:
-    """Bytes that this machine could give to a new process; 0 if it does not say."""
-    try:
-        return os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
-    except (ValueError, OSError, AttributeError):
-        return 0
