@@ -6,12 +6,14 @@ import signal
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 import pytest
+from PIL import Image
 from rich.console import Console
 
 from pocketfed.core.errors import HomeError, ProgramError
@@ -20,12 +22,14 @@ from pocketfed.core.layout import Layout, Role, Slice
 from pocketfed.core.modality import Modality
 from pocketfed.core.plan import Plan
 from pocketfed.core.program_spec import Input, ProgramSpec
-from pocketfed.core.wire import instruction_items, read_update, weights_to_bytes
+from pocketfed.core.wire import DECLINED, instruction_items, read_update, weights_to_bytes
+from pocketfed.mobile_client.capture_store import CaptureStore
 from pocketfed.mobile_client.phone import CaptureSource
 from pocketfed.mobile_client.runtime import Array, ExecutorchRuntime
 from pocketfed.simulator.phone_log import show_log
 from tests.conftest import Shown
 from tests.mobile_client.flower.superlink import SuperLink
+from tests.simulator.deployed import wait_for
 
 LAYOUT = Layout((Slice("backbone.w", (3,), Role.BACKBONE, 0),))
 SPEC = ProgramSpec(3, 3, 4, {Modality.PHOTO: Input((2,), "uint8", 1)}, mixed=False, layout=LAYOUT.digest)
@@ -122,6 +126,96 @@ def test_a_phone_answers_a_round_and_ends(
     assert sorted(path.name for path in (tmp_path / "home").iterdir()) == [
         "journal", "key", "key.pub", "lock", "log", "node.json",
     ]  # fmt: skip
+
+
+@pytest.fixture
+def inbox(tmp_path: Path, bundle: SimpleNamespace, monkeypatch: pytest.MonkeyPatch) -> list[Path]:
+    """Six photos in a folder that a real store looks at, the oldest first; three of them are less than a megabyte."""
+    monkeypatch.setattr("pocketfed.mobile_client.flower.participation.CaptureStore", CaptureStore)
+    bundle.spec = replace(SPEC, inputs={Modality.PHOTO: Input((256, 256, 3), "uint8", 1)})
+    (tmp_path / "inbox").mkdir()
+    rng, paths = np.random.default_rng(0), [tmp_path / "inbox" / f"{index}.png" for index in range(6)]
+    for index, path in enumerate(paths):
+        Image.fromarray(rng.integers(0, 256, (300, 300, 3), dtype=np.uint8)).save(path)
+        os.utime(path, (1_700_000_000 + index,) * 2)
+    assert 3 * paths[0].stat().st_size < 1_000_000 < 4 * paths[0].stat().st_size
+    return paths
+
+
+KEPT = [False, False, False, True, True, True]
+
+
+def test_a_phone_keeps_to_its_policy_and_its_quota(
+    flags: list[object], inbox: list[Path], tmp_path: Path, pocketfed: Callable[..., Shown]
+) -> None:
+    """Asked while it may not train, it declines, and keeps its inbox small; asked again, it trains on what is left."""
+    state = tmp_path / "state.json"
+    state.write_text('{"charging": false}')
+    (tmp_path / "policy.toml").write_text('charging = true\nstate = "state.json"\n')
+    server = SuperLink()
+    answers: list[Any] = []
+
+    def ask_once() -> None:
+        thread = ask_when_online(server)
+        thread.join()
+
+        def answered() -> bool:
+            if (answer := server.answer(thread.question)) is not None:  # type: ignore[attr-defined]
+                answers.append(answer)
+            return answer is not None
+
+        wait_for(answered, "an answer")
+
+    def ask_twice() -> None:
+        try:
+            ask_once()
+            wait_for(
+                lambda: "captures: none" in (tmp_path / "home" / "log").read_text(), "a look at the inbox"
+            )
+            assert [path.exists() for path in inbox] == KEPT
+            state.write_text('{"charging": true}')
+            ask_once()
+        except AssertionError:
+            os.kill(os.getpid(), signal.SIGTERM)
+            raise
+
+    asking = threading.Thread(target=ask_twice)
+    asking.start()
+    given = [
+        "--policy",
+        tmp_path / "policy.toml",
+        "--captures",
+        tmp_path / "inbox",
+        "--inbox",
+        "--quota-mb",
+        1,
+    ]
+    shown = pocketfed("phone", "--server", server.url, *flags, *given, "--rounds", 2)
+    asking.join()
+    server.stop()
+    assert shown.code == 0, shown.err
+    declined, trained = answers
+    assert (declined.error.code, declined.error.reason) == (DECLINED, "not charging")
+    assert read_update(trained.content["update"]).examples == 3
+    assert [path.exists() for path in inbox] == KEPT
+    assert "captures: 3 photos" in shown.out
+
+
+def test_an_inbox_is_kept_small_while_the_server_is_away(
+    flags: list[object], inbox: list[Path], tmp_path: Path, pocketfed: Callable[..., Shown]
+) -> None:
+    def end() -> None:
+        try:
+            wait_for(lambda: not inbox[0].exists(), "a look at the inbox")
+        finally:
+            os.kill(os.getpid(), signal.SIGTERM)
+
+    ending = threading.Thread(target=end)
+    ending.start()
+    given = ["--captures", tmp_path / "inbox", "--inbox", "--quota-mb", 1]
+    assert pocketfed("phone", "--server", "http://127.0.0.1:9", *flags, *given).code == 0
+    ending.join()
+    assert [path.exists() for path in inbox] == KEPT
 
 
 @pytest.mark.parametrize(("sent", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 0)])
