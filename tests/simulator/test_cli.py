@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Callable
+from importlib import metadata
 from pathlib import Path
 
 import numpy as np
@@ -40,6 +41,31 @@ def test_help_keeps_what_stands_in_brackets(
     assert "[default: 10]" in pocketfed("simulate", "--help").out
     assert "[default: the configuration's]" in pocketfed("serve", "--help").out
     assert "[deployment]" in pocketfed("serve", "--help").out
+
+
+def test_every_argument_is_explained(
+    pocketfed: Callable[..., Shown], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", "120")
+    assert "File of the private key" in pocketfed("keys", "--help").out
+    assert "FOLDER" in pocketfed("verify", "--help").out.upper()
+
+
+def test_version(pocketfed: Callable[..., Shown]) -> None:
+    shown = pocketfed("--version")
+    assert (shown.code, shown.out.split()) == (0, ["pocketfed", metadata.version("pocketfed")])
+
+
+def test_all_mistakes_are_listed_with_the_nearest_key(
+    tmp_path: Path, pocketfed: Callable[..., Shown]
+) -> None:
+    (tmp_path / "c.toml").write_text("colour = 1\n[fleet]\nalpah = 2\nphones = 0\n[deployment]\ndeadlin = 1\n")
+    shown = pocketfed("simulate", "--config", tmp_path / "c.toml")
+    assert shown.code == 2
+    assert shown.err.startswith("Error: 4 mistakes:\n  - ")
+    assert "fleet.alpah: there is no such key; did you mean 'alpha'?" in shown.err
+    assert "colour: there is no such key; there are format, rounds, seed," in shown.err
+    assert "deployment.deadlin: there is no such key; did you mean 'deadline'?" in shown.err
 
 
 def unreadable(folder: Path) -> list[object]:
@@ -81,6 +107,7 @@ def unknown_keys(folder: Path) -> list[object]:
         (unknown_keys, ["colour: there is no such key", "fleet.phone: there is no such key", "fleet.alpha"]),
         (lambda folder: ["--alpha", "0", "--aggregator", "mode"], ["fleet.alpha", "no such aggregator"]),
         (foreign_run, ["another version of pocketfed"]),
+        (lambda folder: ["--ray-address", "10.0.0.1:6379"], ["ray_address", "--engine ray"]),
         (lambda folder: ["--resume", folder], ["no run folder"]),
         (lambda folder: ["--resume", folder, "--rounds", 3], ["leave the other options out"]),
     ],

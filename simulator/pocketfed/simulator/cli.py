@@ -2,6 +2,8 @@
 
 import os
 import sys
+from importlib import metadata
+from typing import Annotated
 
 # Flower and Ray report usage and look for updates unless told not to; phones' data is nobody else's business.
 for name, value in (
@@ -14,7 +16,7 @@ for name, value in (
 import typer
 from rich.console import Console
 
-from pocketfed.core.errors import UserError
+from pocketfed.core.errors import ConfigError, UserError
 from pocketfed.simulator.commands.backbones import backbones
 from pocketfed.simulator.commands.bench import bench
 from pocketfed.simulator.commands.bundle import bundle
@@ -39,8 +41,19 @@ app = typer.Typer(
 )
 
 
+def _say_version(wanted: bool) -> None:
+    if wanted:
+        print(f"pocketfed {metadata.version('pocketfed')}")
+        raise typer.Exit
+
+
 @app.callback()
-def root() -> None:
+def root(
+    version: Annotated[
+        bool,
+        typer.Option("--version", callback=_say_version, is_eager=True, help="Show the version and exit."),
+    ] = False,
+) -> None:
     """On-device, federated, self-supervised learning from sound and photos on phones."""
 
 
@@ -64,7 +77,8 @@ def main() -> None:
     try:
         app()
     except UserError as error:
-        Console(stderr=True).print(
-            f"Error: {error}", style="red", highlight=False, markup=False, soft_wrap=True
-        )
+        mistakes = error.problems if isinstance(error, ConfigError) else ()
+        listed = "".join(f"\n  - {mistake}" for mistake in mistakes)
+        said = f"Error: {len(mistakes)} mistakes:{listed}" if len(mistakes) > 1 else f"Error: {error}"
+        Console(stderr=True).print(said, style="red", highlight=False, markup=False, soft_wrap=True)
         sys.exit(error.exit_code)

@@ -1,9 +1,10 @@
 """The configuration of a run: one TOML file, command-line flags over it, every mistake reported at once."""
 
+import difflib
 import tomllib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, get_args
 
 import tomli_w
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, ValidationInfo, field_validator
@@ -277,6 +278,13 @@ class Config(Section):
             raise ValueError(f"no such aggregator; choose one of: {', '.join(sorted(AGGREGATORS))}")
         return name
 
+    @field_validator("ray_address")
+    @classmethod
+    def _on_ray(cls, ray_address: str | None, info: ValidationInfo) -> str | None:
+        if ray_address is not None and info.data.get("engine") == "inprocess":
+            raise ValueError('only the ray engine joins a cluster; add engine = "ray" (--engine ray)')
+        return ray_address
+
     @field_validator("exchange")
     @classmethod
     def _projector_to_choose(cls, exchange: ExchangeConfig, info: ValidationInfo) -> ExchangeConfig:
@@ -387,10 +395,23 @@ def to_toml(config: Config) -> str:
     return tomli_w.dumps(config.model_dump(mode="json", exclude_none=True))
 
 
+def _known_keys(unknown: Sequence[Any]) -> str:
+    """What to write in place of an unknown key: the nearest in its table, or all of them."""
+    table: type[BaseModel] = Config
+    for part in unknown[:-1]:
+        kinds = (
+            table.model_fields[str(part)].annotation,
+            *get_args(table.model_fields[str(part)].annotation),
+        )
+        table = next(kind for kind in kinds if isinstance(kind, type) and issubclass(kind, BaseModel))
+    near = difflib.get_close_matches(str(unknown[-1]), table.model_fields, n=1)
+    return f"did you mean {near[0]!r}?" if near else f"there are {', '.join(table.model_fields)}"
+
+
 def _sentence(problem: Any) -> str:
     key = ".".join(str(part) for part in problem["loc"]) or "configuration"
     if problem["type"] == "extra_forbidden":
-        return f"{key}: there is no such key; see `pocketfed simulate --help` and docs/simulate.md"
+        return f"{key}: there is no such key; {_known_keys(problem['loc'])}"
     message = problem["msg"].removeprefix("Value error, ")
     shown = "" if isinstance(problem["input"], dict) else f" (got {problem['input']!r})"
     return f"{key}: {message[0].lower()}{message[1:]}{shown}"

@@ -97,7 +97,7 @@ def unknown_backbone(name: str) -> str | None:
     if asked in known:
         return None
     close = difflib.get_close_matches(asked, known, n=3)
-    return f"timm has no network of this name; near it are: {', '.join(close) or 'none'}"
+    return "timm has no network of this name" + (f"; near it are: {', '.join(close)}" if close else "")
 
 
 def _is_variant(name: str) -> bool:

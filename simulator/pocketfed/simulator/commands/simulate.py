@@ -61,7 +61,7 @@ def simulate(
     ] = None,
     ray_address: Annotated[str | None, typer.Option(help="Ray cluster to join, with --engine ray.")] = None,
     seed: Annotated[
-        int | None, typer.Option(help="Of weights, partition, augmentation and order. \\[default: 0]")
+        int | None, typer.Option(help="Seed of weights, partition, augmentation and order. \\[default: 0]")
     ] = None,
     out: Annotated[Path | None, typer.Option(help="New run folder. \\[default: runs/<time>]")] = None,
     resume: Annotated[
