@@ -1,15 +1,19 @@
 """What the guard lets through and what it refuses, with the reason."""
 
 import functools
+import math
 
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from pocketfed.core.errors import UpdateRejected
 from pocketfed.core.layout import Layout, Role, Slice
 from pocketfed.core.modality import Modality
 from pocketfed.core.plan import Update as Sent
 from pocketfed.server.aggregators import Broadcast
+from pocketfed.server.aggregators.aggregator import BLOCK, distance
 from pocketfed.server.guard import Guard
 
 LAYOUT = Layout((Slice("backbone.w", (4,), Role.BACKBONE, 0),))
@@ -48,3 +52,24 @@ def test_an_honest_update_passes_unchanged() -> None:
 def test_what_is_refused(update: Sent, reason: str) -> None:
     with pytest.raises(UpdateRejected, match=reason):
         Guard().check(update, BEGUN)
+
+
+@given(
+    seed=st.integers(0, 99),
+    scale=st.floats(-44, 38).map(lambda power: 10.0**power),
+    size=st.sampled_from([1, 7, BLOCK - 1, BLOCK, 2 * BLOCK + 3]),
+)
+@settings(deadline=None, max_examples=40)
+def test_a_distance_is_right_beyond_what_squares_of_float32_can_say(
+    seed: int, scale: float, size: int
+) -> None:
+    rng = np.random.default_rng(seed)
+    first, second = (scale * rng.uniform(-1, 1, (2, size))).astype(np.float32)
+    exact = math.sqrt(float(np.square(first.astype(np.float64) - second).sum()))
+    assert distance(first, second) == pytest.approx(exact, rel=1e-6, abs=0)
+    assert distance(first, first) == 0
+    for bad in (math.nan, math.inf, -math.inf):
+        spoilt = first.copy()
+        spoilt[-1] = bad
+        assert not math.isfinite(distance(spoilt, second))
+        assert not math.isfinite(distance(spoilt, spoilt))

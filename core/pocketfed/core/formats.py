@@ -88,7 +88,9 @@ def encode(
     sizes = [part.size for part in layout.slices]
     few = len(sizes) - len(layout.buffers)
     largest = np.asarray([np.abs(piece).max(initial=0.0) for piece in layout.parts(vector)], np.float32)
-    scales = np.concatenate([largest[:few] / np.float32(LEVELS), _powers(largest[few:])]).astype("<f4")
+    scales = largest.astype("<f4")
+    scales[:few] /= LEVELS
+    scales[few:] = _powers(largest[few:])
     steps = np.repeat(scales[:few].astype(np.float64), sizes[:few])
     ratios = np.divide(trained, steps, out=np.zeros(layout.trained), where=steps > 0)
     levels = np.clip(np.floor(ratios + uniform), -LEVELS, LEVELS).astype(np.int8)
@@ -128,4 +130,7 @@ def decode(packed: Packed, layout: Layout) -> NDArray[np.float32]:
 def _powers(largest: NDArray[np.float32]) -> NDArray[np.float32]:
     """The powers of two that bring the largest numbers of slices to 2^14 at least, and below 2^15."""
     exponents = np.frexp(largest)[1]  # of numbers from 1/2 to 1
-    return np.ldexp(np.float32(1), np.maximum(exponents - 15, -126))  # which float32 has
+    powers: NDArray[np.float32] = np.ldexp(
+        np.float32(1), np.maximum(exponents - 15, -126)
+    )  # float32 has those
+    return powers
