@@ -80,7 +80,7 @@ def test_flower_accepts_the_signed_headers() -> None:
 
 @pytest.mark.parametrize("case", FILES["objects.json"], ids=name)
 def test_records_are_the_same_objects_in_flower(case: dict[str, Any]) -> None:
-    records = untyped(case["records"])
+    records: Any = untyped(case["records"])
     objects = {item["id"]: decoded(item["content"]) for item in case["objects"]}
     assert write_records(records) == (case["root"], objects)
     assert read_records(case["root"], objects) == records
@@ -158,7 +158,7 @@ def test_calls_are_the_same_bytes_in_flower(case: dict[str, Any]) -> None:
 def test_answers_are_the_same_messages_in_flower(case: dict[str, Any]) -> None:
     question = Question.read(decoded(case["question"]))
     assert question is not None
-    content = Failure(**case["error"]) if "error" in case else untyped(case["records"])
+    content: Any = Failure(**case["error"]) if "error" in case else untyped(case["records"])
     answer = build_answer(question, int(case["node"]), case["now"], case["seconds"], content)
     assert answer.request == decoded(case["push_messages"])
     assert answer.objects == tuple(decoded(item["content"]) for item in case["objects"])

@@ -88,7 +88,7 @@ def scene(tmp_path: Path) -> Iterator[Scene]:
             lambda task: untyped(FILE["answer"]),
             sleep=lambda seconds: None,
         )
-        made = Scene(agent, journal, Counter(), [])
+        made: Scene = Scene(agent, journal, Counter(), [])
         yield made
 
 
