@@ -22,6 +22,7 @@ from pocketfed.core.layout import Layout, Role, Slice
 from pocketfed.core.modality import Modality
 from pocketfed.core.plan import Plan
 from pocketfed.core.program_spec import Input, ProgramSpec
+from pocketfed.core.signing import make_signing_key
 from pocketfed.core.wire import DECLINED, instruction_items, read_update, weights_to_bytes
 from pocketfed.mobile_client.capture_store import CaptureStore
 from pocketfed.mobile_client.phone import CaptureSource
@@ -142,6 +143,14 @@ def inbox(tmp_path: Path, bundle: SimpleNamespace, monkeypatch: pytest.MonkeyPat
     return paths
 
 
+def refusing(folder: Path) -> tuple[Path, Path]:
+    """A policy that asks for power, and the state file of a phone that has none."""
+    policy, state = folder / "policy.toml", folder / "state.json"
+    policy.write_text('charging = true\nstate = "state.json"\n')
+    state.write_text('{"charging": false}')
+    return policy, state
+
+
 KEPT = [False, False, False, True, True, True]
 
 
@@ -149,9 +158,7 @@ def test_a_phone_keeps_to_its_policy_and_its_quota(
     flags: list[object], inbox: list[Path], tmp_path: Path, pocketfed: Callable[..., Shown]
 ) -> None:
     """Asked while it may not train, it declines, and keeps its inbox small; asked again, it trains on what is left."""
-    state = tmp_path / "state.json"
-    state.write_text('{"charging": false}')
-    (tmp_path / "policy.toml").write_text('charging = true\nstate = "state.json"\n')
+    policy, state = refusing(tmp_path)
     server = SuperLink()
     answers: list[Any] = []
 
@@ -181,15 +188,7 @@ def test_a_phone_keeps_to_its_policy_and_its_quota(
 
     asking = threading.Thread(target=ask_twice)
     asking.start()
-    given = [
-        "--policy",
-        tmp_path / "policy.toml",
-        "--captures",
-        tmp_path / "inbox",
-        "--inbox",
-        "--quota-mb",
-        1,
-    ]
+    given = ["--policy", policy, "--captures", tmp_path / "inbox", "--inbox", "--quota-mb", 1]
     shown = pocketfed("phone", "--server", server.url, *flags, *given, "--rounds", 2)
     asking.join()
     server.stop()
@@ -199,6 +198,7 @@ def test_a_phone_keeps_to_its_policy_and_its_quota(
     assert read_update(trained.content["update"]).examples == 3
     assert [path.exists() for path in inbox] == KEPT
     assert "captures: 3 photos" in shown.out
+    assert shown.out.count("asked to train") == 1  # what is declined is not even fetched
 
 
 def test_an_inbox_is_kept_small_while_the_server_is_away(
@@ -216,6 +216,32 @@ def test_an_inbox_is_kept_small_while_the_server_is_away(
     assert pocketfed("phone", "--server", "http://127.0.0.1:9", *flags, *given).code == 0
     ending.join()
     assert [path.exists() for path in inbox] == KEPT
+
+
+def test_a_new_phone_asks_for_no_bundle_before_its_policy_allows_it(
+    tmp_path: Path, pocketfed: Callable[..., Shown]
+) -> None:
+    log = tmp_path / "home" / "log"
+    policy, _ = refusing(tmp_path)
+    make_signing_key(tmp_path / "release")
+
+    def end() -> None:
+        try:
+            wait_for(
+                lambda: log.is_file() and "there is no bundle yet" in log.read_text(), "a word on bundles"
+            )
+        finally:
+            os.kill(os.getpid(), signal.SIGTERM)
+
+    ending = threading.Thread(target=end)
+    ending.start()
+    shown = pocketfed(
+        "phone", "--server", "http://127.0.0.1:9", "--trust", tmp_path / "release.pub", "--captures", tmp_path,
+        "--home", tmp_path / "home", "--policy", policy,
+    )  # fmt: skip
+    ending.join()
+    assert shown.code == 0
+    assert "no look at the server's bundle: not charging; there is no bundle yet" in shown.out
 
 
 @pytest.mark.parametrize(("sent", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 0)])
