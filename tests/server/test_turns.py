@@ -60,6 +60,43 @@ def test_a_turn_that_lasts_long_is_the_next_ones() -> None:
     assert app.inside == 0
 
 
+def test_a_turn_is_not_kept_by_a_body_that_does_not_come() -> None:
+    """Nor by one that comes in drops: what counts is for how long it was waited for in all."""
+
+    async def scene() -> list[str]:
+        done: list[str] = []
+
+        async def app(scope: Any, receive: Any, send: Any) -> None:
+            while (await receive())["more_body"]:
+                pass
+            done.append(scope["name"])
+
+        turns = Turns(app, ["/large"], most=1, longest=60.0, patience=0.2)
+
+        async def nothing_comes() -> Any:
+            await asyncio.sleep(3600)
+
+        async def drops() -> Any:
+            await asyncio.sleep(0.05)
+            return {"type": "http.request", "body": b"x", "more_body": True}
+
+        async def comes() -> Any:
+            return {"type": "http.request", "body": b"x", "more_body": False}
+
+        sources = {"idle": nothing_comes, "slow": drops, "quick": comes}
+        calls = [
+            asyncio.create_task(turns(LARGE | {"name": name}, source, nothing))
+            for name, source in sources.items()
+        ]
+        await asyncio.wait_for(calls[-1], 5)
+        for call in calls[:-1]:
+            call.cancel()
+        await asyncio.gather(*calls, return_exceptions=True)
+        return done
+
+    assert asyncio.run(scene()) == ["quick"]
+
+
 @given(st.sampled_from([0, 1, PIECE - 1, PIECE, PIECE + 1, 2 * PIECE, 3 * PIECE + 7]), st.booleans())
 def test_an_answer_in_pieces_is_the_same_answer(length: int, more: bool) -> None:
     body = bytes(i % 251 for i in range(length))

@@ -4,10 +4,12 @@ tests/server/test_flower_private.py says what has changed when a new Flower brea
 """
 
 import asyncio
+import logging
 import math
 import threading
 import time
 import warnings
+from base64 import b64decode
 from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
@@ -20,10 +22,15 @@ from fastapi.responses import Response
 from flwr.app import Error, Message, RecordDict
 from flwr.app.message import remove_content_from_message
 from flwr.common.constant import NOOP_ACCOUNT_NAME, NOOP_FLWR_AID, SUPERLINK_NODE_ID, SubStatus
-from flwr.proto.fleet_pb2 import PushMessagesRequest
+from flwr.proto.fleet_pb2 import ActivateNodeRequest, PushMessagesRequest, RegisterNodeFleetRequest
 from flwr.proto.message_pb2 import ObjectTree
 from flwr.server.superlink.linkstate import LinkStateFactory, SqlLinkState
-from flwr.supercore.constant import NOOP_FEDERATION_ID, NodeStatus, TaskType
+from flwr.supercore.constant import (
+    FLEET_HTTP_PUBLIC_KEY_HEADER,
+    NOOP_FEDERATION_ID,
+    NodeStatus,
+    TaskType,
+)
 from flwr.supercore.date import now
 from flwr.supercore.error import ApiErrorCode, FlowerError, http_error_translator
 from flwr.supercore.inflatable.inflatable_object import (
@@ -43,15 +50,18 @@ from flwr.supercore.state.schema.corestate_models import ObjectPushSession
 from flwr.supercore.task_identity import TaskIdentity
 from flwr.superlink.dependencies.linkstate import get_linkstate
 from flwr.superlink.federation import NoOpFederationManager
-from flwr.superlink.routers.fleet.node_auth import NodeAuthMiddleware
+from flwr.superlink.routers.fleet.node_auth import authenticate_node
 from flwr.superlink.routers.fleet.router import get_enable_supernode_auth
 from flwr.superlink.routers.fleet.router import router as fleet_router
 from sqlalchemy import delete
 from sqlalchemy.exc import DBAPIError, IntegrityError
 from sqlalchemy.exc import OperationalError as DatabaseError
 from sqlalchemy.orm import Session
+from starlette.concurrency import run_in_threadpool
 from starlette.middleware import Middleware
 from starlette.middleware.base import BaseHTTPMiddleware, RequestResponseEndpoint
+from starlette.requests import ClientDisconnect
+from starlette.types import ASGIApp, Receive, Scope, Send
 
 from pocketfed.core.errors import RunFolderError, UpdateRejected
 
@@ -67,6 +77,8 @@ __all__ = [
     "with_id",
     "without_content",
 ]
+
+log = logging.getLogger(__name__)
 
 HEARTBEAT = 20.0
 """Seconds between signs of life of a run; Flower gives a run up after 60 without one."""
@@ -106,6 +118,18 @@ SWEEP = 1.0
 
 MISTAKES = (KeyError, ValueError, OverflowError, NoObjectInStoreError, IntegrityError)
 """What Flower raises on calls that make no sense: an unknown run, an object that is not what its id says."""
+
+API = "/v1/"
+"""How the paths of all of Flower's calls begin. Bodies are read at those of other interfaces, too, which are not here."""
+
+LOST = {ord(character): None for character in "\t\r\n"}
+"""What a path loses when Starlette makes an address of it, by which Flower decides whose body is read."""
+
+REGISTER, ACTIVATE = "/v1/fleet/register-node", "/v1/fleet/activate-node"
+"""Calls that a key may make of which no node is known yet."""
+
+WENT_AWAY = 499
+"""Status of a call whose caller hung up before all of it was here, as nginx has it; nobody gets to see it."""
 
 EDGE = "edge"
 """Name of the account that edge servers belong to; a node that registers itself belongs to Flower's own."""
@@ -203,11 +227,12 @@ class Fleet:
         self._ended = threading.Event()
         self._fault: DatabaseError | GivenUp | None = None
 
-    def app(self, enrolled_only: bool) -> FastAPI:
+    def app(self, enrolled_only: bool, bounds: Sequence[Middleware] = ()) -> FastAPI:
         """Flower's Fleet API.
 
         Args:
             enrolled_only: whether a phone can only take part with a key that was registered here before.
+            bounds: ASGI middleware between the question who calls, which takes the headers, and the body.
         """
         app = FastAPI(
             title="pocketfed",
@@ -215,16 +240,17 @@ class Fleet:
             redoc_url=None,
             openapi_url=None,
             middleware=[
+                Middleware(_Callers, state=self._state, enrolled_only=enrolled_only),
+                *bounds,
                 Middleware(BaseHTTPMiddleware, dispatch=_answer_errors),
                 Middleware(ProtobufTranslationMiddleware),
-                Middleware(NodeAuthMiddleware),
             ],
         )
         app.state.linkstate_factory = self._factory
         app.state.enable_supernode_auth = enrolled_only
         for cheap in (get_linkstate, get_protobuf_request, get_enable_supernode_auth):
             app.dependency_overrides[cheap] = _without_a_thread(cheap)
-        app.include_router(fleet_router, dependencies=[Depends(_check_answer)])
+        app.include_router(fleet_router, dependencies=[Depends(_check_caller), Depends(_check_answer)])
         return app
 
     def begin_run(self) -> Run:
@@ -590,12 +616,91 @@ class _BoundedStore(InMemoryObjectStore):
         return tuple(found)
 
 
+@dataclass(frozen=True)
+class _Caller:
+    """Who signed a call: a key, and the node that was registered with it, if any."""
+
+    public_key: bytes
+    node: int | None
+
+
+class _Callers:
+    """ASGI middleware: a call says in its headers who makes it, or goes no further; nothing of its body is read before.
+
+    Flower asks when it has read the body. By then a call has taken memory, a turn and time, and anybody can make calls.
+    """
+
+    def __init__(self, app: ASGIApp, state: SqlLinkState, enrolled_only: bool) -> None:
+        self._app, self._state, self._enrolled_only = app, state, enrolled_only
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http" or not scope["path"].translate(LOST).startswith(API):
+            await self._app(scope, receive, send)
+            return
+        welcome = Response()
+
+        async def ask(request: Request) -> Response:
+            # A thread: signatures take time, and others may be writing to the database.
+            request.state.caller = await run_in_threadpool(self._ask, request)
+            return welcome
+
+        answer = await _answer_errors(Request(scope, receive), ask)
+        await (self._app if answer is welcome else answer)(scope, receive, send)
+
+    def _ask(self, request: Request) -> _Caller:
+        try:
+            key = b64decode(request.headers.get(FLEET_HTTP_PUBLIC_KEY_HEADER, ""), validate=True)
+        except ValueError:
+            key = b""  # Flower refuses the header
+        # Of an activation, Flower asks for the signature, and whether the body names the same key.
+        request.state.protobuf_request = ActivateNodeRequest(public_key=key)
+        authenticate_node(request)
+        node = self._state.get_node_id_by_public_key(key)
+        if node is None:
+            self._check_newcomer(request.url.path)
+        return _Caller(key, node)
+
+    def _check_newcomer(self, path: str) -> None:
+        """Raises what Flower would: phones go by the codes."""
+        if path == REGISTER and self._enrolled_only:
+            raise FlowerError(ApiErrorCode.FLEET_SUPERNODE_REGISTRATION_DISABLED, "the key is not enrolled")
+        if path == ACTIVATE and self._enrolled_only:
+            raise FlowerError(ApiErrorCode.FLEET_NODE_ACTIVATION_FAILED, "the key is not enrolled")
+        if path not in (REGISTER, ACTIVATE):
+            raise _unauthenticated()
+
+
+async def _check_caller(request: Request) -> None:
+    """A call is about the key and the node of whoever signed it, as in Flower's `authenticate_node`."""
+    caller: _Caller | None = getattr(request.state, "caller", None)
+    asked = getattr(request.state, "protobuf_request", None)
+    if caller is None or asked is None:
+        raise _unauthenticated()
+    if isinstance(asked, RegisterNodeFleetRequest | ActivateNodeRequest):
+        is_own = asked.public_key == caller.public_key
+    else:
+        named = asked.node.node_id if hasattr(asked, "node") else asked.node_id
+        is_own = caller.node is not None and named == caller.node
+    if not is_own:
+        raise _unauthenticated()
+
+
+def _unauthenticated() -> HTTPException:
+    return HTTPException(401, "Invalid SuperNode authentication")
+
+
 async def _answer_errors(request: Request, call_next: RequestResponseEndpoint) -> Response:
-    """As Flower does; but a caller's mistake is 400, and what the disk does is 503, after which phones try again."""
+    """As Flower does; but a caller's mistake is 400, and what the disk does is 503, after which phones try again.
+
+    A caller who is gone before all of a call is here is nobody's mistake: phones lose the network all the time.
+    """
 
     async def sorted_out(request: Request) -> Response:
         try:
             return await call_next(request)
+        except ClientDisconnect:
+            log.debug("%s: the caller went away", request.url.path)
+            return Response(status_code=WENT_AWAY)
         except MISTAKES as error:
             raise _refused(f"{type(error).__name__}: {error}"[:LONGEST_REASON]) from error
         except DatabaseError as error:

@@ -14,6 +14,7 @@ import uvicorn
 from anyio import to_thread
 
 from pocketfed.core.errors import KeyFileError, ServerError
+from pocketfed.server.connections import Connection
 from pocketfed.server.tls_buffers import keep_tls_buffers_small
 
 START_WITHIN = 30.0
@@ -88,6 +89,7 @@ class Serving:
             uvicorn.Config(
                 app,
                 loop="asyncio",  # see tls_buffers
+                http=Connection,
                 log_config=None,
                 access_log=False,
                 lifespan="off",

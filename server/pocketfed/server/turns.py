@@ -15,10 +15,18 @@ class Turns:
 
     A request that waits is not read beyond what the connection holds anyway, and nothing has been prepared for it. An
     answer is handed over in pieces, so that a turn lasts until the phone has taken nearly all of it. Slow phones hold
-    up nobody for long: after `longest` seconds a turn is the next one's, and the slow phone goes on without.
+    up nobody for long: after `longest` seconds, or when the rest of a body has been waited for for `patience` seconds in
+    all, a turn is the next one's, and the slow phone goes on without.
     """
 
-    def __init__(self, app: ASGIApp, paths: Collection[str], most: int = 16, longest: float = 5.0) -> None:
+    def __init__(
+        self,
+        app: ASGIApp,
+        paths: Collection[str],
+        most: int = 16,
+        longest: float = 5.0,
+        patience: float = 0.5,
+    ) -> None:
         """Wrap an application.
 
         Args:
@@ -26,8 +34,9 @@ class Turns:
             paths: how those of the requests begin that take turns.
             most: requests at a time.
             longest: seconds that a turn lasts at most.
+            patience: of these, seconds without a byte of the request's body.
         """
-        self._app, self._paths, self._longest = app, tuple(paths), longest
+        self._app, self._paths, self._longest, self._patience = app, tuple(paths), longest, patience
         self._free = asyncio.Semaphore(most)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -40,7 +49,7 @@ class Turns:
             turn = _Turn(self._free)
             stack.callback(turn.end)
             stack.callback(asyncio.get_running_loop().call_later(self._longest, turn.end).cancel)
-            await self._app(scope, receive, _in_pieces(send))
+            await self._app(scope, _patiently(receive, turn, self._patience), _in_pieces(send))
 
 
 class _Turn:
@@ -53,6 +62,27 @@ class _Turn:
         if not self._is_over:
             self._is_over = True
             self._free.release()
+
+
+def _patiently(receive: Receive, turn: _Turn, patience: float) -> Receive:
+    """End the turn of a request when its body has been waited for for so long in all."""
+    loop, left, complete = asyncio.get_running_loop(), patience, False
+
+    async def receiving() -> Message:
+        nonlocal left, complete
+        if complete:  # from here on, it is asked whether the client is still there
+            return await receive()
+        began = loop.time()
+        over = loop.call_later(max(left, 0), turn.end)
+        try:
+            message = await receive()
+        finally:
+            over.cancel()
+            left -= loop.time() - began
+        complete = not message.get("more_body", False)
+        return message
+
+    return receiving
 
 
 def _in_pieces(send: Send) -> Send:

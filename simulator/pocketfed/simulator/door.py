@@ -3,6 +3,7 @@
 from typing import Any
 
 from fastapi import FastAPI
+from starlette.middleware import Middleware
 
 from pocketfed.core.bundle import Bundle
 from pocketfed.core.layout import Layout
@@ -48,11 +49,15 @@ def application(
         metrics, scoreboard: what they show.
         bundle: that phones may fetch, whoever they are.
     """
-    app = fleet.app(enrolled_only)
+    # Turns and room are for those who may take part; what has no turn yet is not read.
+    bounds = [
+        Middleware(Turns, paths=LARGE),
+        Middleware(BoundedBody, most=ENVELOPE, large={UPLOAD: 2 * largest}),
+    ]
+    app = fleet.app(enrolled_only, bounds)
     app.router.routes.extend(watch_routes(scoreboard, metrics, page_token))
     app.router.routes.extend(bundle_routes(bundle))
-    app.add_middleware(BoundedBody, most=ENVELOPE, large={UPLOAD: 2 * largest})
-    app.add_middleware(Turns, paths=LARGE)
-    app.add_middleware(Turns, paths=(FILES,))  # of their own: a new release must not hold up rounds
+    # Of their own: a new release must not hold up rounds. Files are for everybody, and read piece by piece.
+    app.add_middleware(Turns, paths=(FILES,), longest=1.0)
     app.add_middleware(RequestTimes, metrics=metrics)
     return app

@@ -1,7 +1,9 @@
 """Around phones' requests: bodies are bounded, times are noted."""
 
 import asyncio
+import contextlib
 import socket
+import time
 from collections.abc import AsyncIterator, Iterator
 
 import httpx
@@ -125,7 +127,26 @@ def test_a_body_that_stands_still_is_given_up() -> None:
         while piece := line.recv(4096):
             answer += piece
     assert answer.startswith(b"HTTP/1.1 408")
-    assert b"stood still" in answer
+    assert b"too slowly" in answer
+
+
+@pytest.mark.parametrize(("path", "seconds"), [("/careless", 0.5), ("/v1/fleet/push-object", 1.5)])
+def test_a_body_that_trickles_is_given_up_after_its_time_in_all(path: str, seconds: float) -> None:
+    """A large body has longer than a small one."""
+    trickled = BoundedBody(
+        Starlette(routes=ROUTES), MOST, large={"/v1/fleet/push-object": MOST}, stall=0.5, longest=1.5
+    )
+    with serving(trickled) as port, socket.create_connection(("127.0.0.1", port), timeout=10) as line:
+        began = time.monotonic()
+        line.sendall(f"POST {path} HTTP/1.1\r\nHost: x\r\nContent-Length: 1000\r\n\r\n".encode())
+        line.settimeout(0.1)
+        answer = b""
+        while not answer and time.monotonic() < began + 10:
+            line.sendall(b"x")
+            with contextlib.suppress(TimeoutError):
+                answer = line.recv(4096)
+    assert answer.startswith(b"HTTP/1.1 408")
+    assert seconds - 0.1 < time.monotonic() - began < seconds + 0.8
 
 
 def test_what_all_requests_hold_together_is_bounded() -> None:
@@ -159,6 +180,56 @@ def test_what_all_requests_hold_together_is_bounded() -> None:
         return statuses
 
     assert asyncio.run(asyncio.wait_for(scene(), 20)) == [503, 503] + [200] * (AT_ONCE + 1)
+
+
+def test_large_bodies_leave_room_for_small_ones() -> None:
+    """However many of them stand still."""
+
+    async def scene() -> list[int]:
+        large = {"/v1/fleet/push-object": MOST}
+        app, statuses, go_on = BoundedBody(Starlette(routes=ROUTES), 100, large), list[int](), asyncio.Event()
+
+        async def request(path: str, length: int, complete: bool) -> None:
+            async def receive() -> Message:
+                nonlocal complete, length
+                body, length = b"x" * length, 0
+                if not body:
+                    await go_on.wait()
+                    complete = True
+                return {"type": "http.request", "body": body, "more_body": not complete}
+
+            async def send(message: Message) -> None:
+                if message["type"] == "http.response.start":
+                    statuses.append(message["status"])
+
+            await app({"type": "http", "path": path, "method": "POST", "headers": []}, receive, send)
+
+        waiting = [
+            asyncio.create_task(request("/v1/fleet/push-object", MOST, complete=False))
+            for _ in range(AT_ONCE)
+        ]
+        await asyncio.sleep(0)
+        await request("/careless", 70, complete=True)
+        small = list(statuses)
+        go_on.set()
+        await asyncio.gather(*waiting)
+        return small
+
+    assert asyncio.run(asyncio.wait_for(scene(), 20)) == [200]
+
+
+def test_an_application_is_told_that_the_client_of_a_refused_body_went_away() -> None:
+    """It is the one end of a body that every application knows; what it does then is nobody's error."""
+    seen: list[str] = []
+
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        while (message := await receive())["type"] == "http.request":
+            pass
+        seen.append(message["type"])
+        seen.append((await receive())["type"])
+
+    ask(BoundedBody(app, MOST), "/", "POST", content=pieces(11, 100))
+    assert seen == ["http.disconnect"] * 2
 
 
 def test_errors_of_the_application_stay_its_own() -> None:

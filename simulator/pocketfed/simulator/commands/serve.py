@@ -84,6 +84,7 @@ def serve(
         # Torch and Flower take seconds to import; --help must not wait for them.
         from pocketfed.core.errors import ConfigError
         from pocketfed.core.plugins import load_plugins
+        from pocketfed.server.connections import allow_many_connections
         from pocketfed.server.logs import LogFormat, structured_logs
         from pocketfed.server.serving import Tls
         from pocketfed.server.watch.metrics import Metrics
@@ -149,6 +150,7 @@ def serve(
                     soft_wrap=True,
                 )
 
+        allow_many_connections()
         # What has been imported stays. Collections that leave it out come often and cost little, and closed connections,
         # which are cycles with their TLS buffers, go soon.
         gc.collect()
