@@ -18,7 +18,8 @@ from flwr.supercore.state.schema.corestate_models import ObjectPushSession
 from sqlalchemy import func, select
 
 from pocketfed.server import flower_private
-from pocketfed.server.flower_private import MOST_UNDER_WAY, PLACE, SMALL, Fleet, GivenUp, with_id
+from pocketfed.server.admission import MOST_UNDER_WAY, SMALL
+from pocketfed.server.flower_private import Fleet, GivenUp, with_id
 
 CROWD = 24
 
@@ -98,51 +99,23 @@ def test_a_run_that_flower_has_given_up_is_noticed(tmp_path: Path, monkeypatch: 
     fleet.end_run()
 
 
-def test_only_so_many_answers_are_under_way(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """However many phones offer theirs at once; a place is free when its answer is deleted, or stands still."""
-    clock = [100.0]
-    monkeypatch.setattr("time.monotonic", lambda: clock[0])
-    objects = Fleet(tmp_path / "fleet.db", 10 * SMALL)._objects
-    moving = large_object()
-    second = get_object_id(moving)
-    first, late, later, *others = (f"{number:064x}" for number in range(MOST_UNDER_WAY + 1))
-    answers = dict(enumerate([first, second, *others, late, later]))
-    taken = [objects.take_place(node, answer) for node, answer in answers.items()]
-    assert taken == [True] * MOST_UNDER_WAY + [False] * 2
-    nodes = {answer: node for node, answer in answers.items()}
-    assert objects.take_place(nodes[first], first)  # it keeps its own
-    objects.delete(first)
-    assert objects.take_place(nodes[late], late)
-    assert not objects.take_place(nodes[later], later)
-    clock[0] += PLACE - 1
-    objects.preregister(1, ObjectTree(object_id=second))
-    objects.put(second, moving)
-    clock[0] += 2
-    assert objects.take_place(nodes[later], later)  # those that stood still have lost theirs
-    more = range(1000, 998 + MOST_UNDER_WAY)
-    assert all(objects.take_place(number, f"{number:064x}") for number in more)
-    assert not objects.take_place(nodes[first], first)
-    assert objects.take_place(nodes[second], second)
-
-
-def large_object() -> bytes:
-    return RecordDict({"a": ConfigRecord({"weights": b"\1" * (2 * SMALL)})})["a"].deflate()
-
-
-def test_a_node_has_one_place(tmp_path: Path) -> None:
-    """Whatever it offers: others are not kept waiting by what one of them makes up."""
-    objects = Fleet(tmp_path / "fleet.db", 1000)._objects
-    assert all(objects.take_place(7, f"{number:064x}") for number in range(3 * MOST_UNDER_WAY))
-    assert all(objects.take_place(node, f"{node:064x}") for node in range(100, 99 + MOST_UNDER_WAY))
-    assert not objects.take_place(99, f"{99:064x}")
-
-
-def test_an_answer_without_weights_gives_its_place_back_when_it_is_here(tmp_path: Path) -> None:
-    """Statuses wait for the end of a round, however many there are."""
-    objects = Fleet(tmp_path / "fleet.db", 10 * SMALL)._objects
-    for node in range(3 * MOST_UNDER_WAY):
+def test_what_an_answer_pushes_counts_for_its_place(tmp_path: Path) -> None:
+    """A status gives it back when all of it is here; weights do when they are deleted."""
+    objects = Fleet(tmp_path / "fleet.db", 10 * SMALL).objects
+    admission = objects.admission
+    for node in range(2 * MOST_UNDER_WAY):
         status = RecordDict({"a": ConfigRecord({"node": node})})["a"].deflate()
         name = get_object_id(status)
-        assert objects.take_place(node, name)
+        assert admission.take_place(node, name)
         objects.preregister(1, ObjectTree(object_id=name))
         objects.put(name, status)
+    weights = RecordDict({"a": ConfigRecord({"weights": b"\1" * (2 * SMALL)})})["a"].deflate()
+    name = get_object_id(weights)
+    assert admission.take_place(1000, name)
+    objects.preregister(1, ObjectTree(object_id=name))
+    objects.put(name, weights)
+    others = range(1001, 1000 + MOST_UNDER_WAY)
+    assert all(admission.take_place(node, f"{node:064x}") for node in others)
+    assert not admission.take_place(999, f"{999:064x}")
+    objects.delete(name)
+    assert admission.take_place(999, f"{999:064x}")

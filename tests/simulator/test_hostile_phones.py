@@ -173,7 +173,7 @@ def refusals(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
     with serving(folder) as (server, url), rogue(url, 9, misdeed, bad_round=1):
         model = run_rounds(FleetGrid(server), rounds, Roster(), GlobalModel(START), (1, 2), diary)
     found["weights"] = model.weights
-    found["objects"] = len(server._objects)
+    found["objects"] = len(server.objects)
     found["phones"] = [outcome.phones for outcome in diary.outcomes]
     return found
 
@@ -205,8 +205,9 @@ def test_a_tree_deeper_than_protobuf_reads_is_no_protobuf(tmp_path: Path, client
     tree = b""
     for _ in range(2000):
         tree = nested(children, tree)
-    with serving(tmp_path) as (_, url):
+    with serving(tmp_path) as (server, url):
         key = PhoneKey(ec.generate_private_key(ec.SECP256R1()))
+        server.register(key.public_pem, "")
         assert post(client, f"{url}/v1/fleet/push-messages", key, nested(trees, tree)) == 400
 
 
@@ -237,7 +238,7 @@ def test_an_upload_that_is_under_way_when_its_round_ends_is_freed(tmp_path: Path
         run_rounds(grid, rounds, Roster(), GlobalModel(START), (1,), diary)
         assert [outcome.phones for outcome in diary.outcomes] == [3]
         assert not any(failure.kind is Kind.SILENT for failure in diary.outcomes[0].failures)
-        wait_for(lambda: len(server._objects) == 0, "everything is freed", 5)
+        wait_for(lambda: len(server.objects) == 0, "everything is freed", 5)
 
 
 def test_an_answer_that_expires_before_the_server_looks_is_freed(
@@ -258,7 +259,7 @@ def test_an_answer_that_expires_before_the_server_looks_is_freed(
     with serving(tmp_path) as (server, url), rogue(url, 9, is_late, bad_round=1):
         run_rounds(FleetGrid(server), rounds, Roster(), GlobalModel(START), (1,), diary)
         assert [failure.kind for failure in diary.outcomes[0].failures] == [Kind.SILENT]
-        assert len(server._objects) == 0
+        assert len(server.objects) == 0
 
 
 def test_a_number_that_numpy_cannot_draw_costs_that_phone_its_place_only(tmp_path: Path) -> None:

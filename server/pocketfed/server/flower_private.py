@@ -3,7 +3,6 @@
 tests/server/test_flower_private.py says what has changed when a new Flower breaks it.
 """
 
-import asyncio
 import logging
 import math
 import threading
@@ -64,6 +63,8 @@ from starlette.requests import ClientDisconnect
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from pocketfed.core.errors import RunFolderError, UpdateRejected
+from pocketfed.server.admission import Admission
+from pocketfed.server.record_bounds import check_record
 
 __all__ = [
     "DatabaseError",
@@ -86,29 +87,15 @@ HEARTBEAT = 20.0
 MOST_OBJECTS = 64
 """Objects in one answer. Ours have three."""
 
-MOST_OFFERS = 8
-"""Answers to one instruction; a phone whose upload took too long offers another one."""
-
-KINDS = ("Message", "RecordDict", "ConfigRecord", "MetricRecord")
+RECORD = "ConfigRecord"
+KINDS = ("Message", "RecordDict", RECORD)
 """What an answer may be made of. An `Array` may name one chunk a million times, and would be as large as all of them."""
+
+BESIDES = 1 << 16
+"""Bytes of an object without its record: of the others only names, numbers and reasons are expected."""
 
 LONGEST_REASON = 300
 """Characters."""
-
-MOST_UNDER_WAY = 32
-"""Answers that have a place: they are being pushed, or wait to be folded. A phone that offers one more waits for one."""
-
-WAIT_FOR_A_PLACE = 20.0
-"""Seconds that a call waits at most, before it is answered 503 and comes again; clients hang up after 30."""
-
-LOOK_FOR_A_PLACE = 0.25
-"""Seconds between two looks: hundreds of phones may be waiting, and each look takes time from those that have one."""
-
-PLACE = 15.0
-"""Seconds after which the place of an answer that does not get on is another's."""
-
-SMALL = 1 << 16
-"""Bytes of an answer that gives its place back as soon as all of it is here: it has no weights, and may wait long."""
 
 LOOK_AT_ALL = 2.0
 """Seconds between two looks at all that was asked, for phones that have gone without an answer."""
@@ -196,6 +183,9 @@ class Fleet:
     Nodes and messages are on disk. Objects, which are weights on their way, are in memory: a checkpoint has what
     would be worth keeping, and messages of a run do not outlive its process. Flower's Control and Runtime API are not
     served: nobody outside starts runs here.
+
+    Attributes:
+        objects: what is held of messages and answers, by id.
     """
 
     def __init__(self, database: Path, largest_answer: int) -> None:
@@ -209,10 +199,10 @@ class Fleet:
             RunFolderError: the file cannot be read or written, or is damaged.
         """
         objects = ObjectStoreFactory()
-        objects.store_instance = self._objects = _BoundedStore(largest_answer)
+        objects.store_instance = self.objects = _BoundedStore(largest_answer)
         federations = NoOpFederationManager()
         self._factory = LinkStateFactory(str(database), federations, objects)
-        self._state = _State(str(database), federations, self._objects)
+        self._state = _State(str(database), federations, self.objects)
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # Flower's migrations use what Alembic deprecates
             try:
@@ -261,7 +251,7 @@ class Fleet:
         """
         self._ended.set()
         self._ended, self._fault = threading.Event(), None
-        self._objects.clear()
+        self.objects.clear()
         for run in self._state.get_run_info(flwr_aids=[NOOP_FLWR_AID]):
             if run.primary_task_id is not None:
                 self._state.finish_task(run.primary_task_id, SubStatus.STOPPED, "the server was restarted")
@@ -352,7 +342,7 @@ class Fleet:
             for message in messages:
                 _of_run(message, self._run)
                 with_id(message, message.object_id)
-                self._objects.expect(message.metadata.message_id)
+                self.objects.admission.expect(message.metadata.message_id)
                 # Objects first: a phone may fetch the message the moment it is there.
                 missing = set(store.preregister(self._run.run_id, get_object_tree(message)))
                 for object_id, item in get_all_nested_objects(message).items():
@@ -360,7 +350,7 @@ class Fleet:
                         store.put(object_id, item.deflate())
                 stored = self._state.store_message_ins(without_content(message))
                 if stored is None:
-                    self._objects.free(message.metadata.message_id)
+                    self.objects.free(message.metadata.message_id)
                 yield stored or ""
 
     def answers(self, instructions: Collection[str]) -> list[tuple[Message, tuple[str, ...]]]:
@@ -373,14 +363,14 @@ class Fleet:
         self._check_alive()
         asked = set(instructions)
         if time.monotonic() < self._looked_at_all + LOOK_AT_ALL:
-            asked = self._objects.offered(asked)
+            asked = self.objects.admission.offered(asked)
         else:
             self._looked_at_all = time.monotonic()
         found = self._state.get_message_res(asked, self._run.run_id) if asked else ()
         return [(envelope, self._objects_of(envelope)) for envelope in found]
 
     def _objects_of(self, envelope: Message) -> tuple[str, ...]:
-        return self._objects.below(envelope.metadata.message_id)
+        return self.objects.below(envelope.metadata.message_id)
 
     def has_arrived(self, objects: Sequence[str]) -> bool:
         """Whether all objects of an answer have been uploaded."""
@@ -395,7 +385,7 @@ class Fleet:
         contents = {object_id: self._state.object_store.get(object_id) or b"" for object_id in objects}
         try:
             for content in contents.values():
-                _check_kind(content)
+                _check_object(content)
             inside = inflate_object_from_contents(envelope.metadata.message_id, contents)
             if not isinstance(inside, Message):
                 raise TypeError(f"it is no message but {type(inside).__name__}")
@@ -409,17 +399,17 @@ class Fleet:
         """Forget instructions and what was answered; a phone that still works on one is refused when it answers."""
         ids = set(instructions)
         for envelope in self._state.get_message_res(set(ids), self._run.run_id) if self._run and ids else ():
-            self._objects.delete(envelope.metadata.message_id)
+            self.objects.delete(envelope.metadata.message_id)
         self._state.delete_messages(ids)
         for instruction in ids:
-            self._objects.free(instruction)
+            self.objects.free(instruction)
 
     def forget(self, envelope: Message) -> None:
         """Free what an answer holds."""
         instruction = envelope.metadata.reply_to_message_id
         self._state.delete_messages({instruction})
-        self._objects.delete(envelope.metadata.message_id)
-        self._objects.free(instruction)
+        self.objects.delete(envelope.metadata.message_id)
+        self.objects.free(instruction)
 
 
 class _State(SqlLinkState):
@@ -470,25 +460,13 @@ class _State(SqlLinkState):
             session.execute(delete(ObjectPushSession).where(ObjectPushSession.expires_at < now()))
 
 
-@dataclass(frozen=True)
-class _Place:
-    """Of an answer: its id, and until when (`time.monotonic`) the place is its own."""
-
-    answer: str
-    until: float
-
-
 class _BoundedStore(InMemoryObjectStore):
     """Objects in memory; what a phone can make it hold for one answer is bounded."""
 
     def __init__(self, largest: int) -> None:
         """Begin empty; an answer may have `largest` bytes in all."""
         super().__init__()
-        self._largest = largest
-        self._roots: dict[str, str] = {}  # of objects that phones push: the answer that named them first
-        self._bytes: dict[str, int] = {}  # by root: pushed so far
-        self._offers: dict[str, set[str]] = {}  # by instruction that is out: answers that were offered
-        self._places: dict[int, _Place] = {}  # by node whose answer is under way
+        self.admission = Admission(largest)
 
     def preregister(self, run_id: int, object_tree: ObjectTree) -> list[str]:
         nodes = list(islice(iterate_object_tree(object_tree), MOST_OBJECTS + 1))
@@ -502,7 +480,7 @@ class _BoundedStore(InMemoryObjectStore):
                 raise _refused("an answer that was offered before has other objects now")
             self._check_children(nodes)
             missing = super().preregister(run_id, object_tree)
-            self._roots.update(dict.fromkeys(new, object_tree.object_id))
+            self.admission.claim(object_tree.object_id, new)
             return missing
 
     def _check_children(self, nodes: Sequence[ObjectTree]) -> None:
@@ -516,86 +494,30 @@ class _BoundedStore(InMemoryObjectStore):
                 raise _refused("an object of an answer has other children elsewhere")
 
     def put(self, object_id: str, object_content: bytes) -> None:
+        size = len(object_content)
         with self.lock_store:
-            root = self._roots.get(object_id, object_id)
-            size = self._bytes.get(root, 0) + len(object_content)
-            if size > self._largest:
-                raise _refused(f"an answer of {size} bytes; the most is {self._largest}")
+            self.admission.check_size(object_id, size)
             super().put(object_id, object_content)
-            self._bytes[root] = size
-            if (node := self._holder(root)) is not None:
-                self._places[node] = _Place(root, time.monotonic() + PLACE)
-                if size <= SMALL and all(self.store[name].content for name in self.below(root)):
-                    del self._places[node]
+            self.admission.pushed(object_id, size, self._is_whole)
+
+    def _is_whole(self, answer: str) -> bool:
+        return all(self.store[name].content for name in self.below(answer))
 
     def delete(self, object_id: str) -> None:
         with self.lock_store:
             super().delete(object_id)
             if object_id not in self.store:
-                self.leave(object_id)
-                self._roots.pop(object_id, None)
-                self._bytes.pop(object_id, None)
+                self.admission.gone(object_id)
 
     def clear(self) -> None:
         with self.lock_store:
             super().clear()
-            self._roots.clear()
-            self._bytes.clear()
-            self._offers.clear()
-            self._places.clear()
-
-    def expect(self, instruction: str) -> None:
-        """An instruction goes out; until it is freed, what is offered to it is noted."""
-        with self.lock_store:
-            self._offers[instruction] = set()
-
-    def offer(self, instruction: str, answer: str) -> None:
-        """Note that a phone offers an answer: if it expires, Flower puts an error in its place and forgets its id."""
-        with self.lock_store:
-            offers = self._offers.get(instruction)
-            if offers is not None:
-                if len(offers) == MOST_OFFERS and answer not in offers:
-                    raise _refused("too many answers to one message")
-                offers.add(answer)
-
-    def take_place(self, node: int, answer: str) -> bool:
-        """Whether a node's answer may be pushed now; then it has a place until it is deleted, or does not get on.
-
-        A node has one place: what it offered before gets on without, or not at all.
-        """
-        with self.lock_store:
-            moment = time.monotonic()
-            if node not in self._places and len(self._places) >= MOST_UNDER_WAY:
-                self._places = {other: place for other, place in self._places.items() if place.until > moment}
-            if node not in self._places and len(self._places) >= MOST_UNDER_WAY:
-                return False
-            self._places[node] = _Place(answer, moment + PLACE)
-            return True
-
-    def leave(self, answer: str) -> None:
-        """An answer needs its place no more, if it has one."""
-        with self.lock_store:
-            if (node := self._holder(answer)) is not None:
-                del self._places[node]
-
-    def _holder(self, answer: str) -> int | None:
-        return next((node for node, place in self._places.items() if place.answer == answer), None)
-
-    def leave_unless_stored(self, answer: str) -> None:
-        """An answer was offered, and the call is over: one that was not taken has nothing to push."""
-        with self.lock_store:
-            if answer not in self.store:
-                self.leave(answer)
-
-    def offered(self, instructions: set[str]) -> set[str]:
-        """Those of these instructions to which an answer was offered."""
-        with self.lock_store:
-            return {instruction for instruction in instructions if self._offers.get(instruction)}
+            self.admission.clear()
 
     def free(self, instruction: str) -> None:
         """Delete an instruction and all answers that were offered to it."""
         with self.lock_store:
-            for answer in self._offers.pop(instruction, ()):
+            for answer in self.admission.end(instruction):
                 self.delete(answer)
             self.delete(instruction)
 
@@ -745,22 +667,27 @@ async def _check_answer(request: Request) -> AsyncIterator[None]:
     objects = get_linkstate(request).object_store
     assert isinstance(objects, _BoundedStore)
     answer = str(metadata.message_id)
-    until = time.monotonic() + WAIT_FOR_A_PLACE
-    while not objects.take_place(metadata.src_node_id, answer):
-        if time.monotonic() > until:
-            raise HTTPException(503, "Other answers are under way.")
-        await asyncio.sleep(LOOK_FOR_A_PLACE)
+    if not await objects.admission.wait_for_place(metadata.src_node_id, answer):
+        raise HTTPException(503, "Other answers are under way.")
     try:
-        objects.offer(metadata.reply_to_message_id, answer)
+        # If it expires, Flower puts an error in its place and forgets its id.
+        objects.admission.offer(metadata.reply_to_message_id, answer)
         yield
     finally:
-        objects.leave_unless_stored(answer)
+        if answer not in objects:  # it was not taken, and has nothing to push
+            objects.admission.leave(answer)
 
 
-def _check_kind(content: bytes) -> None:
-    kind, _, _ = get_object_head_values_from_object_content(content)
+def _check_object(content: bytes) -> None:
+    """Whether an object may be decoded: decoding takes what there is, whatever it comes to."""
+    body = content.find(b"\0", 0, BESIDES) + 1
+    kind, _, _ = get_object_head_values_from_object_content(content[:body])
     if kind not in KINDS:
         raise TypeError(f"an answer is not made of {kind}")
+    if kind == RECORD:
+        check_record(memoryview(content)[body:])
+    elif len(content) > BESIDES:
+        raise ValueError(f"a {kind} of {len(content)} bytes; the most is {BESIDES}")
 
 
 def _refused(why: str) -> FlowerError:

@@ -21,9 +21,10 @@ from pocketfed.core.wire import (
 from pocketfed.mobile_client.flower.objects import Records
 from pocketfed.mobile_client.flower.task import Task
 from pocketfed.mobile_client.flower.work import QUERY, TRAIN
+from pocketfed.server.admission import WAIT_FOR_A_PLACE
 from pocketfed.server.aggregators import Broadcast, fold_bytes
 from pocketfed.server.exchange import Clock, exchange
-from pocketfed.server.flower_private import WAIT_FOR_A_PLACE, DatabaseError, GivenUp
+from pocketfed.server.flower_private import DatabaseError, GivenUp
 from pocketfed.server.fold import Fold
 from pocketfed.server.history import History
 from pocketfed.server.outcome import RoundWatcher, reasons_of

@@ -139,8 +139,9 @@ async def _refuse(send: Send, status: int, detail: str) -> None:
     body = json.dumps({"code": status, "detail": detail}).encode()
     headers = [
         (b"content-type", b"application/json"),
+        # The rest of the body is not wanted, but if the connection were closed at once, the answer might be lost on the
+        # way; what still comes is dropped, and not for long (connections.py).
         (b"content-length", str(len(body)).encode()),
-        (b"connection", b"close"),  # the rest of the body is not wanted
     ]
     await send({"type": "http.response.start", "status": status, "headers": headers})
     await send({"type": "http.response.body", "body": body})
