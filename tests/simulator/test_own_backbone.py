@@ -6,7 +6,7 @@ Everything runs on one small network, so that classifiers and weights that are c
 import json
 import shutil
 import sys
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -16,11 +16,9 @@ from PIL import Image
 
 from pocketfed.core.backbones import BACKBONES
 from pocketfed.core.bundle import Contents, read_bundle, write_bundle
-from pocketfed.core.errors import BundleError, MigrationError
+from pocketfed.core.errors import MigrationError
 from pocketfed.core.head import read_head
-from pocketfed.core.layout import Layout, Role, Slice
-from pocketfed.core.plugins import LOADED, plugin_records
-from pocketfed.core.program_spec import ProgramSpec
+from pocketfed.core.layout import Layout
 from pocketfed.mobile_client.runtime import ExecutorchRuntime
 from pocketfed.server.checkpoint import load_checkpoint, path_of
 from pocketfed.simulator.bundles import config_of
@@ -199,50 +197,6 @@ def test_probe_takes_the_captures_of_the_run_and_any_model(
     ):
         assert pocketfed("probe", made / model, *photos).code == 0
         assert (read_head(tmp_path / "a.head").encoder == same.encoder) == own, model
-
-
-def test_the_plug_in_must_be_here_and_the_same(made: Path, tmp_path: Path, pocketfed: Run) -> None:
-    """Nothing that this process has imported before counts, as on another machine."""
-    shutil.copytree(made / "bundle", tmp_path / "bundle")
-    elsewhere = tmp_path / "mine.py"
-    elsewhere.write_text(TOY)
-    loaded = dict(LOADED)
-    LOADED.clear()
-    try:
-        for spoil in (lambda: (made / "toy.py").write_text(TOY + "\n"), (made / "toy.py").unlink):
-            spoil()
-            shown = pocketfed("verify", tmp_path / "bundle")
-            assert shown.code == 2
-            assert "was made with toy.py (SHA-256 " in shown.err
-            assert "give that very file with --plugin" in shown.err
-        shown = pocketfed("verify", tmp_path / "bundle", "--plugin", elsewhere)
-        assert shown.code == 0, shown.err
-    finally:
-        (made / "toy.py").write_text(TOY)
-        LOADED.update(loaded)
-
-
-def test_a_plug_in_inside_a_bundle_is_never_run(tmp_path: Path) -> None:
-    evil = tmp_path / "evil.py"
-    evil.write_text("raise SystemExit('it ran')\n")
-    records = {"plugins": plugin_records([evil])}
-    bundle = _bundle_of(
-        tmp_path / "bundle", 'plugins = ["evil.py"]\n', {"evil.py": evil.read_bytes()}, records
-    )
-    with pytest.raises(BundleError, match=r"was made with evil\.py"):
-        config_of(read_bundle(bundle))
-    bundle = _bundle_of(tmp_path / "silent", 'plugins = ["evil.py"]\n', {"evil.py": evil.read_bytes()}, {})
-    with pytest.raises(BundleError, match="contradicts itself: manifest and configuration"):
-        config_of(read_bundle(bundle))
-
-
-def _bundle_of(folder: Path, config: str, files: dict[str, bytes], about: Mapping[str, object]) -> Path:
-    """A bundle of one number."""
-    layout = Layout((Slice("projector.first.weight", (1,), Role.PROJECTOR, 0),))
-    spec = ProgramSpec(1, 1, 1, {}, False, layout.digest)
-    everything = {"train.pte": b"", **files}
-    write_bundle(folder, Contents(spec, layout, np.zeros(1, np.float32), config, everything, about))
-    return folder
 
 
 def test_weights_of_another_projector_or_backbone(made: Path, tmp_path: Path, pocketfed: Run) -> None:

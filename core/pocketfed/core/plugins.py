@@ -1,7 +1,7 @@
 """Python files from outside the package that add to its registries.
 
 A bundle has no code in it: it says by name and hash which files it was made with, and whoever needs them has to have
-them. A file that this process has imported from elsewhere is as good as the one that a configuration names.
+them, and to say so: a user's configurations and options are imported from, and never what a bundle says.
 """
 
 import hashlib

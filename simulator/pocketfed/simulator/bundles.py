@@ -3,7 +3,7 @@
 Making one takes seconds to import; a bundle that is there already needs none of it.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from pocketfed.core.bundle import CONFIG, MANIFEST, PROGRAM, Bundle, Contents, read_bundle, write_bundle
 from pocketfed.core.errors import BundleError
 from pocketfed.core.layout import Layout
-from pocketfed.core.plugins import LOADED, plugin_digest, plugin_records
+from pocketfed.core.plugins import LOADED, plugin_records
 from pocketfed.core.program_spec import ProgramSpec, program_spec
 from pocketfed.simulator import run_folder
 from pocketfed.simulator.config import Config, build_config, read_toml, to_toml
@@ -114,9 +114,10 @@ def make_bundle(
 
 def bundle_toml(config: Config) -> str:
     """A configuration as bundles have it, which anybody may read: it names the modalities of which there are captures, and
-    not where these lie, so that the same inputs give the same bundle wherever it is made."""
+    neither where these lie nor plug-ins, so that the same inputs give the same bundle wherever it is made."""
     named = {key: Path(key) for key in ("photos", "sounds") if getattr(config.captures, key) is not None}
-    return to_toml(config.model_copy(update={"captures": config.captures.model_copy(update=named)}))
+    captures = config.captures.model_copy(update=named)
+    return to_toml(config.model_copy(update={"captures": captures, "plugins": ()}))
 
 
 def about_plugins(config: Config) -> dict[str, list[dict[str, str]]]:
@@ -125,41 +126,32 @@ def about_plugins(config: Config) -> dict[str, list[dict[str, str]]]:
 
 
 def config_of(bundle: Bundle) -> Config:
-    """The configuration that a bundle was made from, with its plug-ins where they are on this machine.
+    """The configuration that a bundle was made from, with the plug-ins that the user has given.
+
+    A bundle is from anywhere, so no path in it is ever imported: what it needs has to be loaded already, by its hash.
 
     Raises:
-        BundleError: a plug-in that it was made with is not here, or is another by now.
+        BundleError: a plug-in that it was made with has not been loaded.
         ConfigError: it is not one that this version reads.
     """
+    needed = _plugins(bundle)
+    if missing := [f"{name} (SHA-256 {digest[:12]})" for name, digest in needed if digest not in LOADED]:
+        raise BundleError(
+            f"{bundle.folder} was made with {', '.join(missing)}, which registers what it needs, and no code is run on a "
+            "bundle's word; give that very file with --plugin"
+        )
     values = read_toml(bundle.folder / CONFIG)
-    named = [Path(str(path)) for path in values.get("plugins") or []]
-    return build_config({**values, "plugins": [str(path) for path in _plugins(bundle, named)]})
+    return build_config({**values, "plugins": [str(LOADED[digest]) for _, digest in needed]})
 
 
-def _plugins(bundle: Bundle, named: Sequence[Path]) -> list[Path]:
-    """The files that a bundle was made with, by their hashes. One inside the bundle itself is never run."""
-    records = bundle.manifest.get("plugins", [])
-    if len(records) != len(named):
+def _plugins(bundle: Bundle) -> list[tuple[str, str]]:
+    """Name and SHA-256 of the files that a bundle was made with."""
+    try:
+        return [(str(record["name"]), str(record["sha256"])) for record in bundle.manifest.get("plugins", [])]
+    except (KeyError, TypeError) as error:
         raise BundleError(
-            f"{bundle.folder} contradicts itself: manifest and configuration name other plug-ins"
-        )
-    found: list[Path] = []
-    missing: list[str] = []
-    for path, record in zip(named, records, strict=True):
-        digest = str(record["sha256"])
-        if (known := LOADED.get(digest)) is None:
-            inside = path.resolve().is_relative_to(bundle.folder.resolve())
-            known = path if path.is_file() and not inside and plugin_digest(path) == digest else None
-        if known is None:
-            missing.append(f"{record['name']} (SHA-256 {digest[:12]})")
-        else:
-            found.append(known)
-    if missing:
-        raise BundleError(
-            f"{bundle.folder} was made with {', '.join(missing)}, which registers what it needs and is not here or has "
-            "changed since; give that very file with --plugin"
-        )
-    return found
+            f"{bundle.folder / MANIFEST} is damaged: plugins ({error!r}); make the bundle anew"
+        ) from error
 
 
 def _described(path: Path) -> Model:

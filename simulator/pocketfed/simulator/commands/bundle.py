@@ -156,7 +156,12 @@ def bundle(
         console.print(
             "It is not signed: anybody could have made it. Sign with --key, from: pocketfed keys PREFIX"
         )
-    console.print(f"Next: pocketfed verify {out}" + (f" --key {key}.pub" if key else ""), soft_wrap=True)
+    options_of_verify = "".join(f" --plugin {path}" for path in wanted.plugins) + (
+        f" --key {key}.pub" if key else ""
+    )
+    console.print(
+        f"Next: pocketfed verify {out}{options_of_verify}", markup=False, highlight=False, soft_wrap=True
+    )
 
 
 def write_zip(folder: Path, names: list[str]) -> Path:

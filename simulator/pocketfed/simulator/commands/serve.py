@@ -28,9 +28,7 @@ def serve(
     ] = None,
     plugin: Annotated[
         list[Path] | None,
-        typer.Option(
-            help="Python file that the bundle was made with, if it is elsewhere by now; may be given again."
-        ),
+        typer.Option(help="Python file that the bundle was made with, as its hash says; may be given again."),
     ] = None,
     host: Annotated[str, typer.Option(help="Address to listen at; 0.0.0.0 for every network.")] = "127.0.0.1",
     port: Annotated[int, typer.Option(min=0, max=65535, help="0 takes one that is free.")] = 8443,

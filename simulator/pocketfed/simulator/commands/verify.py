@@ -15,9 +15,7 @@ def verify(
     ] = None,
     plugin: Annotated[
         list[Path] | None,
-        typer.Option(
-            help="Python file that the bundle was made with, if it is elsewhere by now; may be given again."
-        ),
+        typer.Option(help="Python file that the bundle was made with, as its hash says; may be given again."),
     ] = None,
     signature_only: Annotated[
         bool, typer.Option("--signature-only", help="Check signature, hashes and files, and run nothing.")
