@@ -199,6 +199,11 @@ def test_inside_an_executorch_program(task: LearningTask, tmp_path: Path) -> Non
     assert errors(task, weights, embedded_package(programs[0], tmp_path)) < 2e-3
     with pytest.raises(ExportError, match="are no ExecuTorch program"):
         embedded_package(b"nothing", tmp_path)
+    hostile = programs[0].replace(b"metadata.json"[::-1], b"../tadata.jso"[::-1])
+    (tmp_path / "outer" / "inner").mkdir(parents=True)
+    with pytest.raises(ExportError, match=r"cannot be unpacked: '\.\./tadata\.jso' is no name of a file"):
+        embedded_package(hostile, tmp_path / "outer" / "inner")
+    assert [path.name for path in (tmp_path / "outer").rglob("*")] == ["inner"]
 
 
 def test_what_cannot_be_converted_is_named_with_its_module(

@@ -1,8 +1,8 @@
 """An ExecuTorch program that is one Core ML package, for apps that have ExecuTorch with its Core ML backend.
 
 ExecuTorch's own partitioner would convert the network anew, with a front end in half precision, and name its parts at
-random. Here the payload of the backend is our package, laid out as that backend wants it. This is the one place that
-knows how: tests/export/coreml/test_embedding.py says when it changed.
+random. Here the payload of the backend is our package, laid out as that backend wants it. This and payload.py are the
+places that know how: tests/export/coreml/test_embedding.py says when it changed.
 """
 
 import json
@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 from pocketfed.core.errors import ExportError
 from pocketfed.export.coreml.convert import save
+from pocketfed.export.coreml.payload import unpack
 from pocketfed.export.executorch import exported_program, exporting
 from pocketfed.export.quiet import coremltools, quiet
 
@@ -54,18 +55,21 @@ def embedded_package(program: bytes, folder: Path) -> Path:
     """Write the Core ML package that a program of `delegated_program` holds into an empty folder, and say where.
 
     Raises:
-        ExportError: there is none in it.
+        ExportError: there is none in it, or one that is damaged or would be written elsewhere.
     """
     with exporting(), quiet():
-        from executorch.backends.apple.coreml import executorchcoreml
         from executorch.exir._serialize._program import _extract_delegate_payload
 
         try:
             payload = _extract_delegate_payload(program, BACKEND)
         except Exception as error:
             raise ExportError(f"these {len(program)} bytes are no ExecuTorch program: {error}") from error
-        if payload is None or not executorchcoreml.unflatten_directory_contents(payload, str(folder)):
-            raise ExportError("the program holds no Core ML package")
+    if payload is None:
+        raise ExportError("the program holds no Core ML package")
+    try:
+        unpack(payload, folder)
+    except (ValueError, OSError) as error:
+        raise ExportError(f"the Core ML package in the program cannot be unpacked: {error}") from error
     return folder / FOLDER / PACKAGE
 
 
