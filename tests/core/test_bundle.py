@@ -1,6 +1,7 @@
 """A bundle is whole, signed and itself, or it is refused with a sentence that says why."""
 
 import json
+import os
 from collections.abc import Callable
 from pathlib import Path
 
@@ -10,6 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pocketfed.core.bundle import (
+    LARGEST_MANIFEST,
     MANIFEST,
     SIGNATURE,
     Bundle,
@@ -76,6 +78,21 @@ MUTATIONS: dict[str, tuple[Callable[[Path], object], str]] = {
     "a file too many": (lambda f: (f / "extra.pte").write_bytes(b""), r"extra\.pte is in no manifest"),
     "a hidden file": (lambda f: (f / ".x").write_bytes(b""), r"\.x is in no manifest"),
     "one too many in a package": (lambda f: (f / "Embed.mlpackage" / "x").write_bytes(b""), "is in no manifest"),
+    "an empty folder": (lambda f: (f / "Other.mlpackage").mkdir(), r"Other\.mlpackage is in no manifest"),
+    "a folder that is a link": (
+        lambda f: (f / "Embed.mlpackage" / "extra").symlink_to(f.parent), "extra is a link, and a bundle has none",
+    ),
+    "a program that is a link": (
+        lambda f: (f / "embed.pte").rename(f.parent / "elsewhere") and (f / "embed.pte").symlink_to(f.parent / "elsewhere"),
+        r"embed\.pte is a link, and a bundle has none",
+    ),
+    "a pipe": (lambda f: os.mkfifo(f / "extra"), "extra is in no manifest"),
+    "a manifest without end": (
+        lambda f: os.truncate(f / MANIFEST, LARGEST_MANIFEST + 1), "is larger than 4194304 bytes",
+    ),
+    "a signature without end": (
+        lambda f: os.truncate(f / SIGNATURE, 1 << 40), "signature is damaged",
+    ),
     "two programs swapped": (swap, r"embed\.pte is not the file that the manifest describes"),
     "the manifest edited": (raise_version, "changed after it was signed"),
     "the manifest gone": (lambda f: (f / MANIFEST).unlink(), "is no bundle"),
@@ -114,13 +131,73 @@ def test_no_byte_of_any_file_changes_unnoticed(
         read_bundle(bundle.folder, key.public)
 
 
-@pytest.mark.parametrize("name", ["../secret", "/etc/passwd", "a/../../b", "manifest.json"])
+@pytest.mark.parametrize(
+    "name",
+    [
+        "../secret",
+        "/etc/passwd",
+        "a/../../b",
+        "manifest.json",
+        ".",
+        "",
+        "..\\x",
+        "a\0b",
+        "a\nb",
+        "\x1b[2J",
+        "\ud800",
+    ],
+)
 def test_paths_that_lead_elsewhere(name: str, signed: Bundle) -> None:
     manifest = json.loads((signed.folder / MANIFEST).read_text())
     manifest["files"][name] = manifest["files"]["train.pte"]
     (signed.folder / MANIFEST).write_text(json.dumps(manifest))
     with pytest.raises(BundleError, match="is no path in a bundle"):
         read_bundle(signed.folder)
+
+
+HUGE = "1e999"
+"""JSON for more than there is."""
+
+
+@pytest.mark.parametrize(
+    ("path", "value"),
+    [
+        (["version"], -5), (["version"], 0), (["version"], 1.9), (["version"], True), (["version"], HUGE),
+        (["version"], "2"), (["version"], None), (["files", "embed.pte", "bytes"], HUGE), (["files"], []),
+        (["files", "embed.pte", "bytes"], 5.0), (["spec", "weights"], HUGE), (["spec", "state"], -1),
+        (["spec", "batch"], True), (["spec", "inputs", "photo", "shape"], [2.5]),
+        (["spec", "inputs", "photo", "dtype"], "object"), (["programs"], 3), (["programs"], ["x"]),
+    ],
+)  # fmt: skip
+def test_values_that_no_manifest_has(path: list[str], value: object, signed: Bundle) -> None:
+    manifest = json.loads((signed.folder / MANIFEST).read_text())
+    part = manifest
+    for key in path[:-1]:
+        part = part[key]
+    part[path[-1]] = value
+    (signed.folder / MANIFEST).write_text(json.dumps(manifest).replace(f'"{HUGE}"', HUGE))
+    with pytest.raises(BundleError, match=r"manifest\.json of .* is damaged") as refused:
+        read_bundle(signed.folder)
+    assert "\n" not in str(refused.value)
+
+
+def test_a_manifest_must_agree_with_its_files(signed: Bundle) -> None:
+    """A size that is wrong would make a bundle that nobody can fetch; a program elsewhere is none of the bundle's."""
+    manifest = json.loads((signed.folder / MANIFEST).read_text())
+    wrong = {"bytes": 5, "sha256": manifest["files"]["embed.pte"]["sha256"]}
+    for change, message in (
+        (
+            {"files": {**manifest["files"], "embed.pte": wrong}},
+            r"embed\.pte is not the file that the manifest",
+        ),
+        ({"programs": {"../other.pte": {}}}, r"'\.\./other\.pte' is a program and no file"),
+    ):
+        (signed.folder / MANIFEST).write_text(json.dumps({**manifest, **change}))
+        with pytest.raises(BundleError, match=message):
+            read_bundle(signed.folder)
+    programs = {"programs": {"embed.pte": {}, "Embed.mlpackage": {}}}
+    (signed.folder / MANIFEST).write_text(json.dumps({**manifest, **programs}))
+    assert read_bundle(signed.folder).manifest["programs"] == programs["programs"]
 
 
 def test_another_format_says_what_to_do(signed: Bundle) -> None:
@@ -132,6 +209,7 @@ def test_another_format_says_what_to_do(signed: Bundle) -> None:
 
 def test_writing_over_a_bundle_leaves_nothing_of_it(signed: Bundle, key: SigningKey) -> None:
     (signed.folder / ".train.pte.abc").write_bytes(b"half")  # of a process that was killed
+    assert (signed.folder / "Embed.mlpackage" / "Data").is_dir()
     smaller = write_bundle(signed.folder, contents(2, {"train.pte": b"newer"}))
     assert smaller.version == 2
     assert not (signed.folder / SIGNATURE).exists()

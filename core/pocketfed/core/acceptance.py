@@ -10,9 +10,6 @@ from pocketfed.core.bundle import Release, read_release
 from pocketfed.core.errors import OutdatedError, SignatureError
 from pocketfed.core.signing import VerifyingKey
 
-LARGEST_MANIFEST = 4 << 20
-"""Bytes of a manifest; ours have some ten thousand."""
-
 
 @dataclass(frozen=True)
 class Installed:

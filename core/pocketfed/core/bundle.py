@@ -11,8 +11,8 @@ train.pte              the learning step of each modality
 
 import hashlib
 import json
-import os
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import asdict, dataclass, field
 from functools import cached_property
 from pathlib import Path, PurePosixPath
@@ -28,6 +28,7 @@ from pocketfed.core.errors import BundleError, SignatureError
 from pocketfed.core.layout import Layout
 from pocketfed.core.program_spec import ProgramSpec, read_spec
 from pocketfed.core.signing import SigningKey, VerifyingKey
+from pocketfed.core.strangers import strangers
 
 FORMAT = 2
 MANIFEST, SIGNATURE, LAYOUT, PROGRAM, WEIGHTS, CONFIG = (
@@ -36,6 +37,12 @@ MANIFEST, SIGNATURE, LAYOUT, PROGRAM, WEIGHTS, CONFIG = (
 
 NEEDED = (LAYOUT, WEIGHTS, CONFIG, PROGRAM)
 """Files without which it is no bundle."""
+
+LARGEST_MANIFEST = 4 << 20
+"""Bytes of a manifest; ours have some ten thousand."""
+
+LARGEST_SIGNATURE = 1 << 10
+"""Bytes of a signature; ours have some hundred."""
 
 
 @dataclass(frozen=True)
@@ -92,6 +99,10 @@ class Release:
         """Bytes of all files."""
         return sum(file.bytes for file in self.files.values())
 
+    def holds(self, program: str) -> bool:
+        """Whether a program, a file or a folder as Core ML's packages are, is among the files."""
+        return any(name == program or name.startswith(f"{program}/") for name in self.files)
+
     def size_of(self, program: str) -> int:
         """Bytes of one program, which is a file, or a folder as Core ML's packages are."""
         return sum(
@@ -142,7 +153,7 @@ class Bundle:
     def signature(self) -> str | None:
         """Of the manifest, as it lies in the folder; None if nobody signed it."""
         path = self.folder / SIGNATURE
-        return path.read_text(errors="replace") if path.exists() else None
+        return _beginning(path, LARGEST_SIGNATURE).decode(errors="replace") if path.exists() else None
 
     @cached_property
     def program(self) -> bytes:
@@ -206,12 +217,14 @@ def read_bundle(folder: Path, trusted: VerifyingKey | None = None) -> Bundle:
 
     Raises:
         SignatureError: the trusted key did not sign this manifest.
-        BundleError: it is missing, damaged, has a file too many or too few, or is of another format.
+        BundleError: it is missing, damaged, has a file or folder too many or too few, or is of another format.
     """
     release = read_release(read_manifest(folder, trusted), folder)
-    _check_names(folder, set(release.files))
+    if extra := next(strangers(folder, {*release.files, MANIFEST, SIGNATURE}), None):
+        why = "is a link, and a bundle has none" if extra.is_symlink() else "is in no manifest"
+        raise BundleError(f"{extra} {why}; remove it, or get the bundle anew")
     for name, file in release.files.items():
-        _check(folder / name, file.sha256)
+        _check(folder / name, file)
     bundle, spec = Bundle(folder, release), release.spec
     try:
         shape, digest = bundle.weights.shape, bundle.read_layout().digest
@@ -239,23 +252,28 @@ def read_release(content: bytes, origin: Path | str) -> Release:
                 f"{origin} has format {manifest['format']!r}, this version reads {FORMAT}; make the bundle anew"
             )
         files = {
-            _inside(name): File(_size(entry["bytes"]), str(entry["sha256"]))
+            _inside(name): File(_whole(entry["bytes"], 0, "size in bytes"), str(entry["sha256"]))
             for name, entry in manifest["files"].items()
         }
         release = Release(
             hashlib.sha256(content).hexdigest(),
-            int(manifest["version"]),
+            _whole(manifest["version"], 1, "version"),
             read_spec(manifest["spec"]),
             files,
             manifest,
         )
-    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+        unknown = [name for name in dict(manifest.get("programs", {})) if not release.holds(name)]
+    except (ValueError, KeyError, TypeError, AttributeError, OverflowError, RecursionError) as error:
         raise BundleError(
             f"the {MANIFEST} of {origin} is damaged ({error!r}); make the bundle anew"
         ) from error
     if missing := sorted(set(NEEDED) - set(files)):
         raise BundleError(
             f"the {MANIFEST} of {origin} names no {missing[0]}, so this is no whole bundle; make it anew"
+        )
+    if unknown:
+        raise BundleError(
+            f"the {MANIFEST} of {origin} contradicts itself: {unknown[0]!r} is a program and no file; make the bundle anew"
         )
     return release
 
@@ -265,15 +283,17 @@ def read_manifest(folder: Path, trusted: VerifyingKey | None = None) -> bytes:
 
     Raises:
         SignatureError: the trusted key did not sign them.
-        BundleError: there is no manifest.
+        BundleError: there is no manifest, or it is too large to be one.
     """
     try:
-        content = (folder / MANIFEST).read_bytes()
+        content = _beginning(folder / MANIFEST, LARGEST_MANIFEST + 1)
     except OSError as error:
         raise BundleError(f"{folder} is no bundle: {MANIFEST} cannot be read ({error.strerror})") from error
+    if len(content) > LARGEST_MANIFEST:
+        raise BundleError(f"{folder} is no bundle: its {MANIFEST} is larger than {LARGEST_MANIFEST} bytes")
     if trusted is not None:
         try:
-            signature = (folder / SIGNATURE).read_text()
+            signature = _beginning(folder / SIGNATURE, LARGEST_SIGNATURE).decode()
         except (OSError, UnicodeDecodeError) as error:
             raise SignatureError(
                 f"{folder} is not signed: {SIGNATURE} is missing or unreadable; get it from who made it"
@@ -300,12 +320,17 @@ def copy_bundle(bundle: Bundle, folder: Path) -> Bundle:
 def _clear(folder: Path, keep: set[str]) -> None:
     """Remove what an earlier bundle had and this one has not, and what a process that was killed left half written."""
     try:
-        former = set(json.loads((folder / MANIFEST).read_bytes())["files"])
-    except (OSError, ValueError, KeyError, TypeError):
+        former = {
+            _inside(name) for name in json.loads(_beginning(folder / MANIFEST, LARGEST_MANIFEST))["files"]
+        }
+    except (OSError, ValueError, KeyError, TypeError, RecursionError):
         former = set()
     (folder / MANIFEST).unlink(missing_ok=True)  # from here on it is none
     for name in former - keep:
-        (folder / _inside(name)).unlink(missing_ok=True)
+        (folder / name).unlink(missing_ok=True)
+        for parent in PurePosixPath(name).parents:
+            with suppress(OSError):  # something else is in it
+                (folder / parent).rmdir()
     for name in keep | {MANIFEST, SIGNATURE}:
         for litter in (folder / name).parent.glob(f".{Path(name).name}.*"):
             litter.unlink(missing_ok=True)
@@ -316,33 +341,32 @@ def _write(path: Path, content: bytes) -> None:
     write_atomically(path, content)
 
 
+def _beginning(path: Path, size: int) -> bytes:
+    """As many bytes of a file, or all if it has less."""
+    with path.open("rb") as file:
+        return file.read(size)
+
+
 def _inside(name: str) -> str:
     path = PurePosixPath(name)
-    if path.is_absolute() or ".." in path.parts or str(path) != name or name in (MANIFEST, SIGNATURE):
+    if (
+        path.is_absolute() or ".." in path.parts or not path.parts or str(path) != name
+        or "\\" in name or not name.isprintable() or name in (MANIFEST, SIGNATURE)
+    ):  # fmt: skip
         raise ValueError(f"{name!r} is no path in a bundle")
     return name
 
 
-def _size(value: Any) -> int:
-    if type(value) is not int or value < 0:
-        raise ValueError(f"{value!r} is no size in bytes")
+def _whole(value: Any, least: int, what: str) -> int:
+    if type(value) is not int or value < least:
+        raise ValueError(f"{value!r} is no {what}")
     return value
 
 
-def _check_names(folder: Path, stated: set[str]) -> None:
-    found = {
-        str(PurePosixPath(Path(place, name).relative_to(folder)))
-        for place, _, names in os.walk(folder)
-        for name in names
-    }
-    if extra := sorted(found - stated - {MANIFEST, SIGNATURE}):
-        raise BundleError(f"{folder / extra[0]} is in no manifest; remove it, or get the bundle anew")
-
-
-def _check(path: Path, digest: str) -> None:
+def _check(path: Path, stated: File) -> None:
     try:
         content = path.read_bytes()
     except OSError as error:
         raise BundleError(f"{path} cannot be read ({error.strerror}); get or make the bundle anew") from error
-    if hashlib.sha256(content).hexdigest() != digest:
+    if (len(content), hashlib.sha256(content).hexdigest()) != (stated.bytes, stated.sha256):
         raise BundleError(f"{path} is not the file that the manifest describes; get or make the bundle anew")

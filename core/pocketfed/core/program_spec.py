@@ -74,14 +74,30 @@ def read_spec(values: Mapping[str, Any]) -> ProgramSpec:
         KeyError, TypeError, ValueError, AttributeError: it is none.
     """
     inputs = {
-        Modality(name): Input(tuple(wanted["shape"]), str(wanted["dtype"]), int(wanted["noise"]))
+        Modality(name): Input(
+            tuple(_size(length) for length in wanted["shape"]),
+            _dtype(wanted["dtype"]),
+            _size(wanted["noise"]),
+        )
         for name, wanted in values["inputs"].items()
     }
     return ProgramSpec(
-        weights=int(values["weights"]),
-        state=int(values["state"]),
-        batch=int(values["batch"]),
+        weights=_size(values["weights"]),
+        state=_size(values["state"]),
+        batch=_size(values["batch"]),
         inputs=inputs,
         mixed=bool(values["mixed"]),
         layout=str(values["layout"]),
     )
+
+
+def _size(value: Any) -> int:
+    if type(value) is not int or value < 0:
+        raise ValueError(f"{value!r} is no size")
+    return value
+
+
+def _dtype(value: Any) -> str:
+    if value not in ("uint8", "float32"):
+        raise ValueError(f"{value!r} is no type of captures")
+    return str(value)

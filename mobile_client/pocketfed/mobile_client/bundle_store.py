@@ -23,6 +23,7 @@ from pocketfed.core.bundle import MANIFEST, SIGNATURE, Bundle, Release, read_bun
 from pocketfed.core.bundle_id import is_bundle_id
 from pocketfed.core.errors import BundleError
 from pocketfed.core.signing import VerifyingKey
+from pocketfed.core.strangers import strangers
 from pocketfed.mobile_client.usable import starting
 
 CURRENT, INCOMING = "current", "incoming"
@@ -94,9 +95,8 @@ class BundleStore:
             if unnamed and arrived.is_dir() and not (place / release.id).is_dir():
                 os.replace(arrived, place / release.id)  # a process was killed before it named it
             (place / release.id).mkdir(exist_ok=True)
-            for path in (place / release.id).rglob("*"):
-                if path.is_file() and path.relative_to(place / release.id).as_posix() not in release.files:
-                    path.unlink()
+            for path in strangers(place / release.id, release.files):
+                shutil.rmtree(path) if path.is_dir() and not path.is_symlink() else path.unlink()
         return place / release.id
 
     def install(

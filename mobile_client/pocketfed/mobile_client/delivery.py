@@ -18,8 +18,7 @@ from urllib.parse import quote
 
 import httpx
 
-from pocketfed.core.acceptance import LARGEST_MANIFEST
-from pocketfed.core.bundle import File
+from pocketfed.core.bundle import LARGEST_MANIFEST, File
 from pocketfed.core.errors import BundleError, ServerError
 from pocketfed.mobile_client.connection import TRY_AGAIN, Retry, TryAgain, open_client, persist
 
