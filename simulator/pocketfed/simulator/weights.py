@@ -1,16 +1,46 @@
-"""Trained weights of one bundle or run for the next one, which may differ in everything but the backbone."""
+"""Trained weights for a bundle: a run's own, or those of another bundle or run, from which it may differ in everything
+but the backbone."""
 
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
-from pocketfed.core.errors import MigrationError
+from pocketfed.core.bundle import CONFIG, MANIFEST
+from pocketfed.core.errors import BundleError, MigrationError, RunFolderError
 from pocketfed.core.learning_task import initial_weights
 from pocketfed.core.migration import migrate
+from pocketfed.simulator import run_folder
 from pocketfed.simulator.bundles import read_model
 from pocketfed.simulator.config import Config
 from pocketfed.simulator.program import recorded, task_of
+
+
+def learnt(path: Path) -> tuple[Config, NDArray[np.float32], list[str]]:
+    """What a run has learnt, as it is.
+
+    Args:
+        path: of a run folder, for its newest weights, or of a checkpoint in one.
+
+    Returns:
+        (configuration, float32 [p], which weights these are, a line each).
+
+    Raises:
+        BundleError: it is a bundle.
+        RunFolderError: it is neither, cannot be read, or has no weights yet.
+    """
+    if (path / MANIFEST).is_file():
+        raise BundleError(
+            f"{path} is a bundle, and no run; for a new bundle with its weights give a configuration, and --weights-from {path}"
+        )
+    config, last = run_folder.read_model(path)
+    if last is None:
+        raise RunFolderError(
+            f"{path} has no weights yet, as no round is finished; let one finish, or give {path / CONFIG} in place of "
+            "--from for a bundle that is untrained"
+        )
+    since = "" if last.round else ", before its first round"
+    return config, last.weights, [f"Weights of {path}: round {last.round}{since}"]
 
 
 def carried_over(path: Path, config: Config) -> tuple[NDArray[np.float32], list[str]]:

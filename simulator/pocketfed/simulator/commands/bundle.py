@@ -1,7 +1,5 @@
 """`pocketfed bundle`."""
 
-import shutil
-import tempfile
 from pathlib import Path
 from typing import Annotated
 
@@ -17,7 +15,8 @@ def bundle(
     run: Annotated[
         Path | None,
         typer.Option(
-            "--from", help="Run folder of a simulation or a server: its configuration and newest weights."
+            "--from",
+            help="Run folder of a simulation or a server: its configuration and newest weights; or a checkpoint in it.",
         ),
     ] = None,
     backbone: Annotated[str | None, typer.Option(help="Network, in place of the configuration's.")] = None,
@@ -82,18 +81,16 @@ def bundle(
     """
     console = Console()
     with console.status("starting") as status:
-        from pocketfed.core.bundle import MANIFEST, SIGNATURE
-        from pocketfed.core.errors import BundleError, ConfigError
+        from pocketfed.core.errors import ConfigError
         from pocketfed.core.plugins import load_plugins
         from pocketfed.core.signing import read_signing_key
         from pocketfed.export.coreml.compression import choose_weights
-        from pocketfed.simulator import run_folder
+        from pocketfed.simulator.bundle_place import building_at, choose_place, put
         from pocketfed.simulator.bundling import Options, build_bundle
         from pocketfed.simulator.classifiers import read_heads
         from pocketfed.simulator.config import build_config, overlay, read_toml
         from pocketfed.simulator.inspection import describe_bundle, slow_kernels
-        from pocketfed.simulator.outputs import make_room
-        from pocketfed.simulator.weights import carried_over
+        from pocketfed.simulator.weights import carried_over, learnt
 
         problems = []
         if run is not None and config is not None:
@@ -104,18 +101,14 @@ def bundle(
             problems.append("--from has weights already; give --from or --weights-from, not both")
         if problems:
             raise ConfigError(problems)
-        if out.exists() and (not force or not (out / MANIFEST).is_file()):
-            way = "choose another folder" if not (out / MANIFEST).is_file() else "add --force to replace it"
-            raise BundleError(f"{out} exists; {way}")
-        make_room(out, "--out")
+        place = choose_place(out, zipped, force)
         stored = choose_weights(coreml_weights)
         signer = None if key is None else read_signing_key(key)
         heads = read_heads(head or [])
         weights, notes = None, list[str]()
         if run is not None:
             load_plugins(plugin or [])
-            _, wanted, last = run_folder.reopen(run)
-            weights = None if last is None else last.weights
+            wanted, weights, notes = learnt(run)
         else:
             flags = {
                 "learning.backbone": backbone,
@@ -132,24 +125,21 @@ def bundle(
             if not console.is_terminal:
                 console.print(what, soft_wrap=True)
 
-        place = Path(tempfile.mkdtemp(prefix=f".{out.name}.", dir=out.parent))
-        try:
-            options = Options(
-                batch=batch, int8=int8, coreml=coreml, coreml_weights=stored, coreml_training=coreml_training,
-                version=version, max_mb=max_mb, heads=heads,
-            )  # fmt: skip
-            made = build_bundle(wanted, weights, place / "bundle", options, signer, tell)
+        options = Options(
+            batch=batch, int8=int8, coreml=coreml, coreml_weights=stored, coreml_training=coreml_training,
+            version=version, max_mb=max_mb, heads=heads,
+        )  # fmt: skip
+        with building_at(place.out) as folder:
+            made = build_bundle(wanted, weights, folder / "bundle", options, signer, tell)
             notes += slow_kernels(describe_bundle(made)) if wanted.allow_portable else []
-            if out.exists():
-                shutil.rmtree(out)
-            (place / "bundle").rename(out)
-        finally:
-            shutil.rmtree(place, ignore_errors=True)
-        if zipped:
-            tell("zip")
-            write_zip(out, [*made.release.files, MANIFEST, *([SIGNATURE] if signer else [])])
+            tell("putting it into place")
+            put(made, place)
     size = made.release.size / 1e6
     console.print(f"{out}: bundle {made.id[:12]}, version {version}, {size:.1f} MB", highlight=False)
+    if place.zipped:
+        console.print(
+            f"{place.archive}: all of it in one file", markup=False, highlight=False, soft_wrap=True
+        )
     for note in notes:
         console.print(note, markup=False, highlight=False, soft_wrap=True)
     if signer is None:
@@ -162,21 +152,3 @@ def bundle(
     console.print(
         f"Next: pocketfed verify {out}{options_of_verify}", markup=False, highlight=False, soft_wrap=True
     )
-
-
-def write_zip(folder: Path, names: list[str]) -> Path:
-    """The files of a folder as `folder`.zip; the same files give the same bytes."""
-    import io
-    import zipfile
-
-    from pocketfed.core.atomic import write_atomically
-
-    content = io.BytesIO()
-    with zipfile.ZipFile(content, "w", zipfile.ZIP_DEFLATED) as archive:
-        for name in sorted(names):
-            entry = zipfile.ZipInfo(f"{folder.name}/{name}", date_time=(1980, 1, 1, 0, 0, 0))
-            entry.compress_type, entry.external_attr = zipfile.ZIP_DEFLATED, 0o644 << 16
-            archive.writestr(entry, (folder / name).read_bytes())
-    path = folder.with_name(folder.name + ".zip")
-    write_atomically(path, content.getvalue())
-    return path
