@@ -53,9 +53,16 @@ def test_files_that_are_no_keys(tmp_path: Path) -> None:
         make_signing_key(prefix)
     with pytest.raises(KeyFileError, match=r"holds the private key; give the public one, release\.pub"):
         read_verifying_key(prefix)
-    public_path(prefix).chmod(0o600)
-    with pytest.raises(KeyFileError, match="holds no private key; make one"):
+    with pytest.raises(
+        KeyFileError, match=r"release\.pub holds the public key; give the private one, release$"
+    ):
         read_signing_key(public_path(prefix))
+    public_path(prefix).rename(tmp_path / "moved")
+    with pytest.raises(KeyFileError, match=r"moved holds the public key; give the private one$"):
+        read_signing_key(tmp_path / "moved")
+    for nameless in (Path("."), Path("/")):
+        with pytest.raises(KeyFileError, match="is a folder; give the name of a key"):
+            make_signing_key(nameless)
     prefix.chmod(0o644)
     with pytest.raises(KeyFileError, match="can be read by others than its owner; chmod 600"):
         read_signing_key(prefix)
@@ -67,6 +74,9 @@ def test_files_that_are_no_keys(tmp_path: Path) -> None:
     (tmp_path / "text").write_text("hello")
     with pytest.raises(KeyFileError, match="holds no public key"):
         read_verifying_key(tmp_path / "text")
+    (tmp_path / "text").chmod(0o600)
+    with pytest.raises(KeyFileError, match="holds no private key; make one"):
+        read_signing_key(tmp_path / "text")
 
 
 def test_keys_of_another_kind(tmp_path: Path) -> None:

@@ -92,8 +92,12 @@ def make_signing_key(prefix: Path) -> SigningKey:
     """A new key, in `prefix` (mode 600) and `prefix`.pub.
 
     Raises:
-        KeyFileError: one of the files exists, or cannot be written.
+        KeyFileError: one of the files exists, or cannot be written, or there is no name for them.
     """
+    if not prefix.name:
+        raise KeyFileError(
+            f"{prefix} is a folder; give the name of a key: pocketfed keys {prefix / 'release'}"
+        )
     public = public_path(prefix)
     for path in (prefix, public):
         if path.exists():
@@ -122,9 +126,12 @@ def read_signing_key(path: Path) -> SigningKey:
     """The private key in a file.
 
     Raises:
-        KeyFileError: it is missing, readable by others, or holds no such key.
+        KeyFileError: it is missing, holds no such key, or can be read by others.
     """
     content = _read(path)
+    if b"PUBLIC KEY" in content:
+        private = f", {path.stem}" if path.suffix == ".pub" else ""
+        raise KeyFileError(f"{path} holds the public key; give the private one{private}")
     if path.stat().st_mode & OTHERS:
         raise KeyFileError(f"{path} can be read by others than its owner; chmod 600 {path}")
     try:
