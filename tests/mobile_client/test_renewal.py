@@ -5,6 +5,7 @@ import os
 import shutil
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, suppress
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -13,11 +14,15 @@ from hypothesis import strategies as st
 
 from pocketfed.core.acceptance import accept
 from pocketfed.core.bundle import MANIFEST, SIGNATURE, Bundle, File, read_bundle
-from pocketfed.core.errors import BundleError, ProgramError, ServerError, Unreachable
+from pocketfed.core.errors import BundleError, PocketfedError, ProgramError, ServerError, Unreachable
 from pocketfed.core.signing import SigningKey, make_signing_key
 from pocketfed.mobile_client.bundle_store import CURRENT, BundleStore
 from pocketfed.mobile_client.connection import Retry
 from pocketfed.mobile_client.delivery import Depot
+from pocketfed.mobile_client.flower.home import Home
+from pocketfed.mobile_client.flower.key import load_or_create_key
+from pocketfed.mobile_client.flower.participation import Participation, Terms
+from pocketfed.mobile_client.gate import Gate
 from pocketfed.mobile_client.renewal import EVERY, Renewal, Renewed
 from tests.bundles import PROGRAM, release
 from tests.mobile_client.shop import Shop, open_shop
@@ -307,6 +312,57 @@ def test_a_program_that_this_phone_cannot_load_is_not_installed(
     shop.asked.clear()
     assert phone.open().id == second.id
     assert shop.asked == []  # it was all there
+
+
+def test_a_bundle_that_fails_at_its_start_is_replaced_by_the_one_before(
+    phone: Phone, shop: Shop, first: Bundle, second: Bundle, tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:  # fmt: skip
+    phone.open()
+    shop.offer(second)
+    renewal, failure = phone.renewal(), ProgramError("step_photo failed")
+    assert renewal.open().id == second.id
+    renewal.go_back(second, failure)
+    (said,) = [record for record in caplog.records if record.levelname == "ERROR"]
+    assert (
+        f"bundle {second.id[:12]}, version 2 cannot be worked with: step_photo failed; going back"
+        in said.message
+    )
+    assert renewal.open().id == first.id
+    offer = Depot.offer
+    with monkeypatch.context() as patch:  # a server that sends it again, as it knows no etags
+        patch.setattr(Depot, "offer", lambda depot, etag: replace(offer(depot), etag=""))
+        renewal.nap(EVERY)
+    assert "has failed here; serve a later version" in caplog.text
+    assert phone.store.open() is not None
+    third = release(tmp_path / "third", phone.key, 3)
+    shop.offer(third)
+    assert renewal.open().id == third.id
+    assert phone.folders == {CURRENT, first.id, third.id}  # what works is kept, and not what failed
+    renewal.go_back(third, failure)
+    with pytest.raises(ProgramError, match="step_photo failed"):
+        renewal.go_back(first, failure)
+    assert phone.open().id == third.id  # another process tries it again
+
+
+def test_a_phone_works_with_the_bundle_before_if_the_newest_does_not_start(
+    phone: Phone, shop: Shop, first: Bundle, second: Bundle, tmp_path: Path
+) -> None:
+    """Neither starts here, which ends it at last."""
+    phone.open()
+    shop.offer(second)
+    home = Home(tmp_path / "home")
+    terms = Terms(shop.url, None, tmp_path, 0, 10**6, False, 60.0, 1, "")
+    begun: list[int] = []
+
+    def threads(bundle: Bundle) -> int:
+        begun.append(bundle.version)
+        raise ProgramError(f"version {bundle.version} has no step")
+
+    part = Participation(terms, home, load_or_create_key(home.key), Gate(None), threads)
+    with pytest.raises(PocketfedError, match="version 1 has no step"):
+        part.work_with_newest(phone.renewal())
+    assert begun == [2, 1]
 
 
 def test_an_interrupted_download_is_gone_on_with(phone: Phone, shop: Shop, first: Bundle) -> None:

@@ -4,6 +4,7 @@ import json
 import subprocess
 import sys
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +19,9 @@ from pocketfed.core.modality import Modality
 from pocketfed.core.program_spec import ProgramSpec, program_spec
 from pocketfed.export.program import task_program
 from pocketfed.mobile_client import threads
-from pocketfed.mobile_client.thread_trial import Trial, blank_step, from_json, slowest_step, to_json
+from pocketfed.mobile_client.blank_step import blank_step, try_steps
+from pocketfed.mobile_client.runtime import ExecutorchRuntime
+from pocketfed.mobile_client.thread_trial import Trial, from_json, slowest_step, to_json
 from pocketfed.mobile_client.threads import fastest_threads, remembered_threads, seconds_in_a_process
 
 
@@ -52,7 +55,7 @@ save_file({str(i): array for i, array in enumerate(found)}, outputs)
 def test_results_do_not_depend_on_it(program: Path, spec: ProgramSpec, tmp_path: Path) -> None:
     """In a process for each number, like phones: a pool that is replaced later stops ExecuTorch."""
     rng = np.random.default_rng(0)
-    _, (theta, state, anchor, captures, noise, hyper) = blank_step(spec, Modality.PHOTO)
+    _, (theta, state, anchor, captures, noise, hyper) = blank_step(spec, [Modality.PHOTO])
     inputs = [
         rng.normal(size=theta.shape).astype(np.float32), state, anchor,
         rng.integers(0, 256, captures.shape, dtype=np.uint8), noise, hyper,
@@ -73,6 +76,15 @@ def test_a_trial_runs_in_a_process_of_its_own(program: Path, spec: ProgramSpec) 
     trial = Trial(str(program), spec, 2)
     assert from_json(to_json(trial)) == trial
     assert 0 < seconds_in_a_process(trial) < 60
+
+
+def test_a_program_that_lacks_what_its_spec_says_is_found_out(program: Path, spec: ProgramSpec) -> None:
+    runtime = ExecutorchRuntime(program.read_bytes(), None)
+    try_steps(runtime, spec)
+    with pytest.raises(ProgramError, match="step_photo failed"):
+        try_steps(runtime, replace(spec, state=spec.state + 1))
+    with pytest.raises(ProgramError, match="step_smell failed"):
+        runtime.run("step_smell", [])
 
 
 def test_a_program_that_cannot_be_tried_is_an_error(tmp_path: Path, spec: ProgramSpec) -> None:

@@ -52,6 +52,7 @@ class BundleStore:
             trusted: who must have signed every bundle; those of another key count as absent.
         """
         self.folder, self.trusted = folder, trusted
+        self._failed: set[str] = set()
 
     @property
     def installed(self) -> Installed | None:
@@ -60,12 +61,20 @@ class BundleStore:
         return Installed(pointer.id, pointer.version) if pointer else None
 
     def open(self) -> Bundle | None:
-        """The newest bundle that is whole; None if there is none."""
+        """The newest bundle that is whole and has not failed; None if there is none."""
         pointer = self._pointer()
         for name in (pointer.id, pointer.former) if pointer else ():
-            if bundle := self._read(name):
+            if name not in self._failed and (bundle := self._read(name)):
                 return bundle
         return None
+
+    def fail(self, bundle: Bundle) -> None:
+        """Count a bundle as absent as long as this process lives, since it is whole and yet of no use here."""
+        self._failed.add(bundle.id)
+
+    def has_failed(self, id: str) -> bool:
+        """Whether `fail` was told of this bundle."""
+        return id in self._failed
 
     def find(self, sha256: str) -> Path | None:
         """A file of an installed bundle that should have this hash; it may be damaged."""

@@ -64,8 +64,7 @@ class Renewal:
         does not allow to look, are waited for only by a phone that has no bundle.
 
         Raises:
-            ServerError: this server will never do.
-            BundleError: what it offers is refused, and there is none from before.
+            BundleError: what the server offers is refused, and there is none from before.
         """
         said = ""
         for tried in count():
@@ -92,12 +91,24 @@ class Renewal:
             self._etag = ""  # what was there a moment ago is damaged now
         raise AssertionError("counting has no end")
 
+    def go_back(self, bundle: Bundle, error: BundleError) -> None:
+        """Have `open` give the bundle before this one, which failed at its start, until this process ends.
+
+        Raises:
+            BundleError: there is none; it is `error`.
+        """
+        self._store.fail(bundle)
+        former = self._store.open()
+        if former is None:
+            raise error
+        log.error("%s cannot be worked with: %s; going back to %s", _named(bundle), error, _named(former))
+
     def nap(self, seconds: float) -> None:
         """Wait, and look for a newer bundle if it is time; between two rounds, as installing one takes a while.
 
         Raises:
             Renewed: there is one.
-            ServerError: this server will never do.
+            BundleError: what the server offers is refused, and what was installed is gone.
         """
         self._sleep(seconds)
         if self._monotonic() < self._next or self._refusal() is not None:
@@ -123,6 +134,8 @@ class Renewal:
             return False
         server, installed = self._depot.server, self._store.installed
         release = accept(offer.manifest, offer.signature, self._store.trusted, installed, server)
+        if self._store.has_failed(release.id):
+            raise BundleError(f"bundle {release.id[:12]} of {server} has failed here; serve a later version")
         newest = self._store.open()
         new = newest is None or newest.id != release.id
         if new:

@@ -12,11 +12,8 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-import numpy as np
-
-from pocketfed.core.hyper import Hyper
-from pocketfed.core.modality import Modality
 from pocketfed.core.program_spec import ProgramSpec, read_spec
+from pocketfed.mobile_client.blank_step import blank_step
 from pocketfed.mobile_client.runtime import Array, ExecutorchRuntime, Runtime
 
 TURNS = 5
@@ -36,17 +33,7 @@ class Trial:
 
 def slowest_step(runtime: Runtime, spec: ProgramSpec) -> float:
     """Seconds of the slowest modality's step, the median of some turns."""
-    return max(_median(runtime, *blank_step(spec, modality)) for modality in spec.inputs)
-
-
-def blank_step(spec: ProgramSpec, modality: Modality) -> tuple[str, list[Array]]:
-    """The step of one modality and inputs for it, without captures' content: it costs the same."""
-    wanted = spec.inputs[modality]
-    method, size = spec.step([modality])
-    vectors = [np.zeros(length, dtype=np.float32) for length in (spec.weights, spec.state, spec.weights)]
-    captures = np.zeros((size, *wanted.shape), dtype=wanted.dtype)
-    noise = np.full((size, 2, wanted.noise), 0.5, dtype=np.float32)
-    return method, [*vectors, captures, noise, Hyper().vector([size])]
+    return max(_median(runtime, *blank_step(spec, [modality])) for modality in spec.inputs)
 
 
 def _median(runtime: Runtime, method: str, inputs: Sequence[Array]) -> float:

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from pocketfed.core.bundle import Bundle
+from pocketfed.core.errors import BundleError
 from pocketfed.core.wire import ENVELOPE
 from pocketfed.mobile_client.capture_store import CaptureStore
 from pocketfed.mobile_client.flower.agent import Agent
@@ -123,12 +124,17 @@ class Participation:
                 self._answered += agent.answered
 
     def work_with_newest(self, renewal: Renewal) -> None:
-        """Work with the server's bundle, and with the next one as soon as it is installed, until this is over.
+        """Work with the server's bundle, and with the next one as soon as it is installed, until this is over; with the one
+        before it if it fails at its start.
 
         Raises:
             BundleError: what the server offers is refused, and there is none from before, or that one cannot be run.
             CaptureError, ServerError: see `work_with`.
         """
         while not self.is_over:
-            with suppress(Renewed):
-                self.work_with(renewal.open(), renewal.nap)
+            bundle = renewal.open()
+            try:
+                with suppress(Renewed):
+                    self.work_with(bundle, renewal.nap)
+            except BundleError as error:
+                renewal.go_back(bundle, error)

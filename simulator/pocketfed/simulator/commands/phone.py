@@ -94,6 +94,7 @@ def phone(
             # Torch and its like take seconds to import; --help must not wait for them.
             from pocketfed.core.errors import CaptureError, ConfigError
             from pocketfed.core.signing import read_verifying_key
+            from pocketfed.mobile_client.blank_step import try_steps
             from pocketfed.mobile_client.bundle_store import BundleStore
             from pocketfed.mobile_client.connection import trust
             from pocketfed.mobile_client.delivery import Depot
@@ -143,14 +144,11 @@ def phone(
             assert trusted is not None  # as one of the two is given
             with Depot(server, verify) as depot:
                 store = BundleStore(place.bundles, trusted)
-                renewal = Renewal(
-                    store,
-                    depot,
-                    lambda found: ExecutorchRuntime(found.program, None),
-                    look_every,
-                    gate.refusal,
-                )
-                part.work_with_newest(renewal)
+
+                def check(found: "Bundle") -> None:
+                    try_steps(ExecutorchRuntime(found.program, None), found.spec)
+
+                part.work_with_newest(Renewal(store, depot, check, look_every, gate.refusal))
     except (KeyboardInterrupt, SystemExit) as end:
         console.print("Stopped. Start again with the same --home to go on.", soft_wrap=True)
         sys.exit(130 if isinstance(end, KeyboardInterrupt) else end.code)
