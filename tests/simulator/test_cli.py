@@ -59,7 +59,9 @@ def test_version(pocketfed: Callable[..., Shown]) -> None:
 def test_all_mistakes_are_listed_with_the_nearest_key(
     tmp_path: Path, pocketfed: Callable[..., Shown]
 ) -> None:
-    (tmp_path / "c.toml").write_text("colour = 1\n[fleet]\nalpah = 2\nphones = 0\n[deployment]\ndeadlin = 1\n")
+    (tmp_path / "c.toml").write_text(
+        "colour = 1\n[fleet]\nalpah = 2\nphones = 0\n[deployment]\ndeadlin = 1\n"
+    )
     shown = pocketfed("simulate", "--config", tmp_path / "c.toml")
     assert shown.code == 2
     assert shown.err.startswith("Error: 4 mistakes:\n  - ")

@@ -125,11 +125,14 @@ def test_decoding_before_a_round_ends_with_the_policy_and_with_the_time() -> Non
         assert len(phone.store.snapshot()[Modality.PHOTO]) < 4
 
 
-def test_a_phone_without_captures_says_what_kept_it_from_seeing_any() -> None:
+def test_a_phone_without_captures_says_that_it_could_not_see_them_and_names_no_folder() -> None:
     reason = "phone 7 has too few captures to train on"
     for store, expected in (
         (Folder(1), reason),
-        (Folder(1, "album does not exist"), f"{reason}: album does not exist"),
+        (
+            Folder(1, "/home/me/album does not exist"),
+            f"{reason}: it cannot see or store all of them; its own log says why",
+        ),
     ):
         with pytest.raises(TooFewCaptures) as refused:
             work(store=store)(task())

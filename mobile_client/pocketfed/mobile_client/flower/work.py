@@ -25,6 +25,10 @@ TRAIN, QUERY = "train", "query"
 log = logging.getLogger(__name__)
 
 
+CANNOT_SEE = "it cannot see or store all of them; its own log says why"
+"""What a server is told of a store's problem, which names folders of the phone."""
+
+
 class Store(Protocol):
     """The phone's captures."""
 
@@ -138,9 +142,9 @@ class Work:
         try:
             update = take_part(phone, self.own, instruction, between)
         except TooFewCaptures as error:
-            if (problem := self.store.problem) is None:
+            if self.store.problem is None:
                 raise
-            raise TooFewCaptures(f"{error}: {problem}") from error
+            raise TooFewCaptures(f"{error}: {CANNOT_SEE}") from error
         losses = ", ".join(f"{modality} {loss:.3f}" for modality, loss in update.loss.items())
         log.info("round %d: learnt from %d captures, loss %s", update.round, update.examples, losses)
         return {UPDATE: update_items(replace(update, bundle=self.bundle))}
