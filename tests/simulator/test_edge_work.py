@@ -21,6 +21,7 @@ from pocketfed.core.wire import (
     FOLD,
     INSTRUCTION,
     STATUS,
+    Value,
     instruction_items,
     read_part,
     read_status,
@@ -161,7 +162,7 @@ def test_weights_that_were_rounded_for_a_phone_are_refused() -> None:
     """As from a server that takes this edge for a phone; without its own weights there is nothing to add changes to."""
     work, _ = edge(grid := fleet({0: adds(1)}))
     task = train()
-    rounded = {"format": "float16", "weights": encode(START, LAYOUT, Format.FLOAT16)}
+    rounded: dict[str, Value] = {"format": "float16", "weights": encode(START, LAYOUT, Format.FLOAT16)}
     records = {INSTRUCTION: {**task.records[INSTRUCTION], **rounded}}
     with pytest.raises(ProgramError, match="sends weights as float16, as to a phone"):
         work(Task("train", records, task.until))
