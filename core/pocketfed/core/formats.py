@@ -94,8 +94,8 @@ def encode(
     steps = np.repeat(scales[:few].astype(np.float64), sizes[:few])
     ratios = np.divide(trained, steps, out=np.zeros(layout.trained), where=steps > 0)
     levels = np.clip(np.floor(ratios + uniform), -LEVELS, LEVELS).astype(np.int8)
-    halves = (buffers / np.repeat(scales[few:], sizes[few:])).astype("<f2")
-    return scales.tobytes() + halves.tobytes() + levels.tobytes()
+    halves = buffers / np.repeat(scales[few:], sizes[few:])
+    return b"".join((scales.tobytes(), halves.astype("<f2").tobytes(), levels.tobytes()))
 
 
 def decode(packed: Packed, layout: Layout) -> NDArray[np.float32]:
