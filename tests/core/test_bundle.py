@@ -83,7 +83,7 @@ MUTATIONS: dict[str, tuple[Callable[[Path], object], str]] = {
         lambda f: (f / "Embed.mlpackage" / "extra").symlink_to(f.parent), "extra is a link, and a bundle has none",
     ),
     "a program that is a link": (
-        lambda f: (f / "embed.pte").rename(f.parent / "elsewhere") and (f / "embed.pte").symlink_to(f.parent / "elsewhere"),
+        lambda f: (f / "embed.pte").symlink_to((f / "embed.pte").rename(f.parent / "elsewhere")),
         r"embed\.pte is a link, and a bundle has none",
     ),
     "a pipe": (lambda f: os.mkfifo(f / "extra"), "extra is in no manifest"),
@@ -195,7 +195,7 @@ def test_a_manifest_must_agree_with_its_files(signed: Bundle) -> None:
         (signed.folder / MANIFEST).write_text(json.dumps({**manifest, **change}))
         with pytest.raises(BundleError, match=message):
             read_bundle(signed.folder)
-    programs = {"programs": {"embed.pte": {}, "Embed.mlpackage": {}}}
+    programs: dict[str, Any] = {"programs": {"embed.pte": {}, "Embed.mlpackage": {}}}
     (signed.folder / MANIFEST).write_text(json.dumps({**manifest, **programs}))
     assert read_bundle(signed.folder).manifest["programs"] == programs["programs"]
 

@@ -320,7 +320,7 @@ def test_a_bundle_that_fails_at_its_start_is_replaced_by_the_one_before(
 ) -> None:  # fmt: skip
     phone.open()
     shop.offer(second)
-    renewal, failure = phone.renewal(), ProgramError("step_photo failed")
+    renewal, failure = phone.renewal(), BundleError("step_photo failed")
     assert renewal.open().id == second.id
     renewal.go_back(second, failure)
     (said,) = [record for record in caplog.records if record.levelname == "ERROR"]
@@ -331,7 +331,7 @@ def test_a_bundle_that_fails_at_its_start_is_replaced_by_the_one_before(
     assert renewal.open().id == first.id
     offer = Depot.offer
     with monkeypatch.context() as patch:  # a server that sends it again, as it knows no etags
-        patch.setattr(Depot, "offer", lambda depot, etag: replace(offer(depot), etag=""))
+        patch.setattr(Depot, "offer", lambda depot, etag: offer(depot))
         renewal.nap(EVERY)
     assert "has failed here; serve a later version" in caplog.text
     assert phone.store.open() is not None
@@ -340,7 +340,7 @@ def test_a_bundle_that_fails_at_its_start_is_replaced_by_the_one_before(
     assert renewal.open().id == third.id
     assert phone.folders == {CURRENT, first.id, third.id}  # what works is kept, and not what failed
     renewal.go_back(third, failure)
-    with pytest.raises(ProgramError, match="step_photo failed"):
+    with pytest.raises(BundleError, match="step_photo failed"):
         renewal.go_back(first, failure)
     assert phone.open().id == third.id  # another process tries it again
 

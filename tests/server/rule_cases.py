@@ -136,10 +136,8 @@ class Oracle:
                 result[span] += cosines[-1] * w[span]
             if self.name == "ldawa":
                 result[span] /= len(stack)
-            elif sum(cosines) < 1e-3 * len(stack):
-                result[span] = g[span]
             else:
-                result[span] /= sum(cosines)
+                result[span] /= max(sum(cosines), 0.5 * len(stack))
         return result
 
     def _fedvssl(

@@ -147,8 +147,18 @@ class TestLDawa:
             assert np.allclose(result[span], cosine * w[span], atol=1e-5)
 
     def test_normalised_identical_phones_give_their_weights(self) -> None:
-        begun, w = self.case()
+        begun, far = self.case()
+        w = ((begun.weights + far) / 2).astype(np.float32)
         assert np.allclose(fold(LDawa(normalise=True), begun, [Update(w, 3), Update(w, 7)]), w, atol=1e-5)
+
+    def test_normalised_phones_that_go_far_off_are_shrunk_as_by_twice_the_cosine(self) -> None:
+        begun = Broadcast(np.array([1, 0], dtype=np.float32), backbone(2), 4)
+        w = np.array([3, 4], dtype=np.float32) * np.float32(0.2)
+        assert np.allclose(fold(LDawa(normalise=True), begun, [Update(w, 1)]), w)  # its cosine is 0.6
+        far = np.array([1, -5], dtype=np.float32)
+        assert np.allclose(
+            fold(LDawa(normalise=True), begun, [Update(far, 1)]), far / 0.5 / 26**0.5, atol=1e-6
+        )
 
     def test_layers_are_independent(self) -> None:
         begun, w = self.case()

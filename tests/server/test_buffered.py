@@ -2,6 +2,7 @@
 
 import dataclasses
 import itertools
+import time
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
@@ -15,6 +16,8 @@ from pocketfed.core.hyper import Hyper
 from pocketfed.core.plan import Plan, Update
 from pocketfed.core.wire import DECLINED, weights_to_bytes
 from pocketfed.server import crew
+from pocketfed.server import roster as roster_module
+from pocketfed.server import rounds as rounds_module
 from pocketfed.server.aggregators import Aggregator, Broadcast, FedAvg, GlobalModel, build_aggregator
 from pocketfed.server.buffered import run_buffered
 from pocketfed.server.fold import Fold
@@ -221,10 +224,23 @@ def test_nobody_is_heard_twice_in_a_round_and_a_round_of_few_phones_ends() -> No
 
 def test_below_the_quorum_a_round_begins_anew_and_in_the_end_the_run_stops() -> None:
     diary = Diary()
-    grid = fleet({0: adds(1), 1: says("no memory", 2), 2: says("no memory", 2)})
-    with pytest.raises(NoPhonesError, match=r"begun 3 times and never had 2 updates \(no memory\)"):
-        play(grid, Buffered(3, 3, Staleness(5)), 1, Terms(quorum=0.5, attempts=3), diary)
+    grid = fleet({0: adds(1), 1: silent, 2: silent})
+    with pytest.raises(NoPhonesError, match=r"begun 3 times and never had 2 updates \(no answer in time\)"):
+        play(grid, Buffered(3, 3, Staleness(5)), 1, Terms(quorum=0.5, attempts=3, deadline=0.02), diary)
     assert len(diary.abandonments) == 3
+
+
+@pytest.mark.parametrize("no", [says("no memory", 2), says("too hot", DECLINED), adds(float("nan"))])
+def test_phones_that_say_no_rest_and_cost_no_attempt(no: Answer, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(rounds_module, "LOOK", 0.005)
+    monkeypatch.setattr(roster_module, "REST", 0.02)
+    monkeypatch.setattr(roster_module, "LONGEST_REST", 0.04)
+    answers = {phone: iter([no] * 4) for phone in (1, 2)}
+    later = {phone: lambda m, left=left: next(left, adds(1))(m) for phone, left in answers.items()}
+    diary, began = Diary(), time.monotonic()
+    play(fleet({0: adds(1), **later}), Buffered(3, 3, Staleness(5)), 1, Terms(quorum=1.0), diary)
+    assert len(diary.abandonments) == 4
+    assert time.monotonic() - began > 3 * 0.02
 
 
 def test_a_quorum_is_met_exactly_whatever_its_product_is_rounded_to() -> None:

@@ -1,5 +1,6 @@
 """The roster knows who is there by what they say, and asks no more than it must."""
 
+import dataclasses
 import math
 
 import pytest
@@ -20,8 +21,8 @@ GOOD = PhoneStatus(1, {Modality.PHOTO: 5}, 2_000, True, "1.10", "abc")
     ("asked", "why"),
     [
         (Requirements(modalities=(Modality.SOUND,)), "holds no sounds"),
-        (Requirements(free_memory=3_000), "2000 bytes of free memory"),
-        (Requirements(app_version="1.11"), "version '1.10'"),
+        (Requirements(free_memory=3_000), "less free memory than the 0.003 MB"),
+        (Requirements(app_version="1.11"), "an app before version 1.11"),
         (Requirements(layout="other"), "another bundle"),
     ],
 )
@@ -106,6 +107,43 @@ def test_of_two_nodes_with_one_number_one_takes_part() -> None:
     grid, roster = ScriptedGrid({5: adds(1), 9: adds(1)}, {5: status, 9: status}), Roster()
     roster.refresh(grid)
     assert roster.eligible() == {7: 5}
+
+
+def test_why_phones_are_left_out_is_counted() -> None:
+    """Each for one reason: what it lacks, what it did, or that another has its number."""
+    grid = fleet({n: adds(1) for n in range(8)})
+    status = {n: dataclasses.replace(GOOD, number=n) for n in range(8)}
+    status[1] = dataclasses.replace(status[1], layout="other")
+    status[2] = dataclasses.replace(status[2], layout="another")
+    status[3] = dataclasses.replace(status[3], number=0)
+    grid.statuses = {n + 100: status[n] for n in range(7)}  # the last one does not say who it is
+    roster = Roster(Requirements(layout="abc"), status_age=math.inf)
+    roster.refresh(grid, lambda: 0.0)
+    roster.bench([104])
+    grid.push_messages = lambda messages: ["lost" for _ in messages]  # type: ignore[method-assign]
+    roster.refresh(grid, lambda: 0.0)
+    roster.rest([105], lambda: 0.0)
+    assert roster.eligible(lambda: 1.0) == {0: 100, 6: 106}
+    assert roster.left_out(lambda: 1.0) == {
+        "has another bundle": 2,
+        "has the number 0, as another phone has; give each its own": 1,
+        "did not answer in time, and has not been heard since": 1,
+        "rests, because its last answer was a no": 1,
+        "who am I?": 1,
+    }
+    grid.online = {100, 106}
+    roster.refresh(grid, lambda: 1.0)
+    assert roster.left_out(lambda: 1.0) == {}
+
+
+def test_strangers_cannot_fill_the_page() -> None:
+    grid, roster = fleet({n: adds(1) for n in range(30)}), Roster()
+    roster.refresh(grid)
+    roster.strangers = {node: f"I am\n{node}" for node in sorted(grid.train)[5:]}
+    told = roster.left_out()
+    assert len(told) == rosters.MOST_REASONS + 1
+    assert told["for other reasons"] == 25 - rosters.MOST_REASONS
+    assert told["I am 105"] == 1
 
 
 def test_the_roll_ends_when_all_have_answered_or_says_who_is_missing() -> None:

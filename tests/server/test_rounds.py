@@ -1,6 +1,7 @@
 """Rounds end in time and count what they should, whatever phones do."""
 
 import dataclasses
+import math
 import time
 from collections.abc import Sequence
 from typing import Any, Literal
@@ -10,7 +11,7 @@ import pytest
 from flwr.app import Message
 from numpy.typing import NDArray
 
-from pocketfed.core.errors import ConfigError, NoPhonesError
+from pocketfed.core.errors import ConfigError, NoPhonesError, UnusableModelError
 from pocketfed.core.formats import Format, Packed, encode
 from pocketfed.core.hyper import Hyper
 from pocketfed.core.layout import Layout, Role, Slice
@@ -27,6 +28,8 @@ from pocketfed.server.aggregators import (
     Krum,
     build_aggregator,
 )
+from pocketfed.server.aggregators.sums import Sums
+from pocketfed.server.buffered import run_buffered
 from pocketfed.server.messages import pack_update, unpack_instruction, unpack_update
 from pocketfed.server.outcome import Failure, Kind, Outcome, RoundWatcher
 from pocketfed.server.roster import Roster
@@ -43,6 +46,7 @@ class Diary(RoundWatcher):
 
     def __init__(self) -> None:
         self.outcomes: list[Outcome] = []
+        self.troubles: list[str] = []
         self.cohorts: list[Sequence[int]] = []
         self.abandonments: list[Sequence[Failure]] = []
         self.waits: list[tuple[int, int]] = []
@@ -58,6 +62,9 @@ class Diary(RoundWatcher):
 
     def finished(self, outcome: Outcome) -> None:
         self.outcomes.append(outcome)
+
+    def trouble(self, text: str) -> None:
+        self.troubles.append(text)
 
 
 def play(
@@ -125,17 +132,25 @@ def test_below_the_quorum_the_round_begins_anew_with_other_phones() -> None:
 
 
 def test_a_quorum_that_is_never_reached_ends_the_run_and_says_why() -> None:
-    grid = fleet(dict.fromkeys(range(3), says("no memory", 2)))
-    with pytest.raises(NoPhonesError, match=r"begun 3 times.*100%.*no memory"):
+    grid = fleet(dict.fromkeys(range(3), silent))
+    with pytest.raises(NoPhonesError, match=r"begun 3 times.*100%.*no answer in time"):
         play(grid, Terms(quorum=1.0, attempts=3))
 
 
-def test_phones_that_decline_rest_and_cost_no_attempt(monkeypatch: pytest.MonkeyPatch) -> None:
+NO = {
+    Kind.DECLINED: says("unplugged", DECLINED),
+    Kind.FAILED: says("No space left on device", 2),
+    Kind.REFUSED: adds(float("nan")),
+}
+
+
+@pytest.mark.parametrize("kind", NO)
+def test_phones_that_say_no_rest_and_cost_no_attempt(kind: Kind, monkeypatch: pytest.MonkeyPatch) -> None:
     """They are unplugged in the morning, and are at their chargers in the evening."""
     monkeypatch.setattr(rounds_module, "LOOK", 0.005)
     monkeypatch.setattr(roster_module, "REST", 0.02)
     monkeypatch.setattr(roster_module, "LONGEST_REST", 0.04)
-    answers = {phone: iter([says("unplugged", DECLINED)] * 5) for phone in range(3)}
+    answers = {phone: iter([NO[kind]] * 5) for phone in range(3)}
     willing = adds(1)
 
     def answer(phone: int) -> Answer:
@@ -145,18 +160,94 @@ def test_phones_that_decline_rest_and_cost_no_attempt(monkeypatch: pytest.Monkey
     began = time.monotonic()
     diary, weights = play(grid, Terms(quorum=1.0, attempts=1))
     assert len(diary.abandonments) == 5
-    assert {failure.kind for failure in diary.abandonments[0]} == {Kind.DECLINED}
+    assert {failure.kind for failure in diary.abandonments[0]} == {kind}
     assert time.monotonic() - began > 4 * 0.02  # nobody was asked while it rested
     assert np.allclose(weights, START + 1)
 
 
-def test_declining_for_longer_than_the_patience_ends_the_run(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("kind", NO)
+def test_saying_no_for_longer_than_the_patience_ends_the_run(
+    kind: Kind, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(rounds_module, "LOOK", 0.005)
     monkeypatch.setattr(roster_module, "REST", 0.01)
     monkeypatch.setattr(roster_module, "LONGEST_REST", 0.01)
-    grid = fleet(dict.fromkeys(range(3), says("too hot", DECLINED)))
-    with pytest.raises(NoPhonesError, match=r"begun \d\d+ times.*too hot"):
+    grid = fleet(dict.fromkeys(range(3), NO[kind]))
+    with pytest.raises(NoPhonesError, match=r"begun \d\d+ times.*(unplugged|No space|not finite)"):
         play(grid, Terms(quorum=1.0, attempts=2, patience=0.3))
+
+
+def test_two_bad_phones_of_three_do_not_end_a_run_in_moments(monkeypatch: pytest.MonkeyPatch) -> None:
+    """With the defaults of [deployment]. They rest, and there are too few others to go on with."""
+    monkeypatch.setattr(rounds_module, "LOOK", 0.005)
+    broken = says("No space left on device", 2)
+    grid, diary, looks = fleet({0: adds(1), 1: broken, 2: broken}), Diary(), iter([False] * 20)
+    terms = Terms(minimum=2, over_selection=0.3, quorum=0.5, attempts=10, patience=86_400.0, in_order=False)
+    decided = Rounds(LAYOUT, FedAvg(), lambda r: Plan(r, 0, {}, False, Hyper()), 0, terms)
+    run_rounds(grid, decided, Roster(), GlobalModel(START), [1], diary, lambda: next(looks, True))
+    assert diary.cohorts == [[0, 1, 2]]
+    assert diary.waits[-1] == (1, 2)
+
+
+def test_where_refusals_count_what_a_phone_sends_does_not_decide_who_is_asked_next() -> None:
+    """As with privacy; a phone's own policy is no secret of its captures."""
+    grid = fleet({0: adds(1), 1: adds(float("nan")), 2: says("unplugged", DECLINED)})
+    diary, _ = play(grid, Terms(count_refused=True), 2)
+    assert diary.cohorts == [[0, 1, 2], [0, 1]]
+
+
+def test_emulated_phones_are_asked_again_at_once() -> None:
+    grid = fleet({0: adds(1), 1: says("crashed", 2)})
+    diary, _ = play(grid, Terms(), 3, Roster(rests=False))
+    assert diary.cohorts == [[0, 1]] * 3
+
+
+class Broken(FedAvg):
+    """Makes no number of any update."""
+
+    def finish(self, state: Sums) -> GlobalModel:
+        return GlobalModel(np.full(SIZE, np.nan, dtype=np.float32))
+
+
+WILD: list[Aggregator[Any]] = [Broken(), build_aggregator("fedavgm", {"learning_rate": 1e3})]
+
+
+@pytest.mark.parametrize("buffered", [None, Buffered(2, 2, Staleness(5))])
+@pytest.mark.parametrize("rule", WILD)
+def test_a_model_that_no_phone_could_have_sent_is_not_used(
+    rule: Aggregator[Any], buffered: Buffered | None
+) -> None:
+    """Each update is one that the guard accepts."""
+    plan = lambda r: Plan(r, 0, {}, False, Hyper())
+    decided = Rounds(LAYOUT, rule, plan, 0, Terms(attempts=3, in_order=False), buffered=buffered)
+    diary, grid = Diary(), fleet({0: adds(1), 1: adds(1)})
+    run = run_buffered if buffered else run_rounds
+    with pytest.raises(
+        UnusableModelError, match=r"(nan|1e\+03 away|2.83e\+03 away).* that round 1 began with"
+    ):
+        run(grid, decided, Roster(), GlobalModel(START), [1], diary)
+    assert len(diary.troubles) == len(diary.abandonments) == 3
+    assert "norm is 28.3; no phone may move them by more than 10 times that" in diary.troubles[0]
+    assert diary.outcomes == []
+
+
+def test_a_round_goes_on_with_other_phones_after_a_model_that_cannot_be_used() -> None:
+    """Each attempt draws a cohort of its own; only phone 0 makes the rule go wild."""
+    grid = fleet({0: adds(2), 1: adds(0.01), 2: adds(0.01)})
+    rule = build_aggregator("fedavgm", {"learning_rate": 200})
+    plan = lambda r: Plan(r, 0, {}, False, Hyper())
+    decided = Rounds(LAYOUT, rule, plan, 3, Terms(participation=0.3, attempts=100))
+    diary = Diary()
+    run_rounds(grid, decided, Roster(), GlobalModel(START), range(1, 9), diary)
+    assert diary.troubles
+    assert len(diary.outcomes) == 8
+
+
+def test_noise_may_move_a_model_further_than_a_phone_may() -> None:
+    decided = Rounds(LAYOUT, FedAvg(), lambda r: Plan(r, 0, {}, False, Hyper()), 0, Terms(count_refused=True))
+    begun = decided.begin(GlobalModel(START), 1)
+    assert decided.objection(GlobalModel(START * 100), begun) is None
+    assert decided.objection(GlobalModel(START * np.nan), begun) is not None
 
 
 def test_a_phone_that_owes_answers_for_long_is_benched_though_rounds_end_without_it() -> None:
@@ -227,6 +318,26 @@ def test_late_answers_are_refused_or_brought_up_to_date_by_choice() -> None:
         assert sorted(diary.outcomes[1].staleness) == [0, 1][:phones]
         assert kinds(diary.outcomes[1]) == kind
         assert np.allclose(model.weights, START + moved)
+
+
+@pytest.mark.parametrize("answer", [adds(3), adds(float("nan")), says("no", 2)])
+def test_who_calls_itself_by_anothers_number_takes_nothing_from_it(answer: Answer) -> None:
+    """Node 107 was asked in round 1 as phone 7. In round 2 it says that it is phone 1, and answers before phone 1 does."""
+    grid = fleet({1: adds(1), 7: silent})
+
+    class Impostor(Absence):
+        def finished(self, outcome: Outcome) -> None:
+            super().finished(outcome)
+            asked = next(message for message in grid.sent if message.metadata.dst_node_id == 107)
+            grid.late = [reply for reply in (answer(asked),) if reply is not None]
+            roster.statuses[107] = dataclasses.replace(roster.statuses[107], number=1)
+
+    diary, roster = Impostor(grid), Roster(status_age=math.inf)
+    terms = Terms(late="count", quorum=0.0, in_order=False)
+    decided = Rounds(LAYOUT, FedAvg(), lambda r: Plan(r, 0, {}, False, Hyper()), 0, terms)
+    run_rounds(grid, decided, roster, GlobalModel(START), [1, 2], diary)
+    assert 0 in diary.outcomes[1].staleness, "the answer of the real phone 1 counts"
+    assert 101 in roster.eligible().values(), "and it does not rest for what another did"
 
 
 def test_a_second_answer_of_a_phone_counts_for_nothing() -> None:

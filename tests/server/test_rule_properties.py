@@ -2,6 +2,7 @@
 
 import functools
 import logging
+import math
 from typing import Any, cast
 
 import numpy as np
@@ -33,6 +34,7 @@ from pocketfed.server.aggregators import (
 )
 from pocketfed.server.aggregators.fedvssl import HIGHEST, mean_loss
 from pocketfed.server.flower_private import act_as_server
+from pocketfed.server.guard import Guard
 from tests.server.rule_cases import CASES, Vector, backbone, fold, layout_of, random_case
 
 
@@ -264,6 +266,28 @@ class TestRobustRules:
         updates = [Update(rng.standard_normal(90_001).astype(np.float32), 1) for _ in range(9)]
         stack = np.stack([u.weights for u in updates])
         assert np.allclose(fold(CoordinateMedian(), begun, updates).weights, np.median(stack, axis=0))
+
+
+@pytest.mark.parametrize("phones", [2, 3, 10])
+def test_one_update_that_the_guard_accepts_cannot_make_normalised_ldawa_explode(phones: int) -> None:
+    """It points away from all the others, so that cosines add up to as little as it likes, and is as long as it may be."""
+    layout, guard = backbone(50), Guard()
+    rng = np.random.default_rng(0)
+    begun = Broadcast(rng.standard_normal(50).astype(np.float32), layout, 9)
+    ahead = begun.weights / begun.norm
+    aside = rng.standard_normal(50)
+    aside -= (aside @ ahead) * ahead
+    aside /= np.linalg.norm(aside)
+    rule = build_aggregator("ldawa-normalised")
+    for cosine in (-1.0, 1e-3 - 1.0, -0.5, 0.0):
+        hostile = 8.9 * begun.norm * (cosine * ahead + math.sqrt(1 - cosine**2) * aside)
+        state = rule.start(begun)
+        for weights in [begun.weights] * (phones - 1) + [hostile.astype(np.float32)]:
+            update = Update(weights, 1, round=9, layout=layout.digest)
+            state = rule.add(state, guard.check(update, begun))
+        model = rule.finish(state)
+        assert np.linalg.norm(model.weights) < 2 * 8.9 * begun.norm
+        assert phones == 2 or guard.objection(model.weights, begun) is None
 
 
 def test_ldawa_scales_running_statistics_too() -> None:

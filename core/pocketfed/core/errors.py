@@ -16,6 +16,7 @@
     │   ├── HomeError              a phone's home folder cannot be written; a phone that runs waits until it can
     │   ├── MissingPackageError    an optional package that this command needs
     │   ├── NoPhonesError          the phones that a run was promised did not come
+    │   ├── UnusableModelError     a rule made a model of updates that is not finite, or too far away
     │   ├── ExportError            a network that cannot be turned into a program
     │   ├── BenchmarkError         a measurement that did not come to its end
     │   └── PeerError              an engine that is compared with cannot train this network
@@ -101,6 +102,10 @@ class MissingPackageError(UserError):
 
 class NoPhonesError(UserError):
     """The phones that a run was promised did not come, or none of them answers."""
+
+
+class UnusableModelError(UserError):
+    """A rule made a model of updates that is not finite, or far from anything that they may be; the message says how far."""
 
 
 class ExportError(UserError):

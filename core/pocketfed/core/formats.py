@@ -82,7 +82,7 @@ def encode(
     trained, buffers = vector[: layout.trained], vector[layout.trained :]
     if form is Format.FLOAT16:
         with np.errstate(over="ignore"):  # what is too large becomes infinite, which readers refuse
-            return buffers.astype("<f4").tobytes() + trained.astype("<f2").tobytes()
+            return b"".join((buffers.astype("<f4").tobytes(), trained.astype("<f2").tobytes()))
     if uniform is None:
         raise ValueError("int8 is rounded at random and needs random numbers")
     sizes = [part.size for part in layout.slices]

@@ -3,15 +3,16 @@
 import time
 from collections.abc import Callable, Iterable
 
-from pocketfed.server.outcome import Failure, Kind
+from pocketfed.server.outcome import NOES, Failure
 from pocketfed.server.terms import Terms
 
 
 class Attempts:
     """Counts the attempts at a round that failed.
 
-    One that missed its quorum only because phones declined costs none of them: a policy's no is an honest answer, and
-    phones that are not at a charger in the morning are so in the evening. That goes on for `Terms.patience` at most.
+    One that missed its quorum only because of answers that are a no (`NOES`) costs none of them: phones that are not at a
+    charger in the morning are so in the evening, and a disk that is full may have room by then. Such phones rest, so that
+    these attempts are ever further apart. That goes on for `Terms.patience` at most.
     """
 
     def __init__(self, terms: Terms, monotonic: Callable[[], float] = time.monotonic) -> None:
@@ -24,14 +25,19 @@ class Attempts:
         """Whether the round may be begun (anew)."""
         return self._left > 0
 
+    def spoilt(self) -> None:
+        """The one that is running had answers enough, and no model that can be used."""
+        self.number += 1
+        self._left -= 1
+
     def failed(self, missing: int, failures: Iterable[Failure]) -> None:
-        """The one that is running has failed.
+        """The one that is running has failed for lack of answers.
 
         Args:
             missing: updates short of the quorum.
             failures: of its phones; what went on behind edge servers does not count here.
         """
         self.number += 1
-        declined = sum(failure.kind is Kind.DECLINED and not failure.behind for failure in failures)
-        if declined < missing or self._monotonic() > self._until:
+        noes = sum(failure.kind in NOES and not failure.behind for failure in failures)
+        if noes < missing or self._monotonic() > self._until:
             self._left -= 1

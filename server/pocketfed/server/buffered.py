@@ -17,7 +17,7 @@ from dataclasses import replace
 from flwr.app import RecordDict
 from flwr.serverapp import Grid
 
-from pocketfed.core.errors import NoPhonesError
+from pocketfed.core.errors import NoPhonesError, UnusableModelError
 from pocketfed.core.formats import encode
 from pocketfed.server.aggregators import Broadcast, GlobalModel
 from pocketfed.server.attempts import Attempts
@@ -26,7 +26,7 @@ from pocketfed.server.exchange import Clock
 from pocketfed.server.fold import Fold
 from pocketfed.server.history import History
 from pocketfed.server.messages import pack_instruction
-from pocketfed.server.outcome import Failure, Kind, Outcome, RoundWatcher, reasons_of
+from pocketfed.server.outcome import NOES, Failure, Kind, Outcome, RoundWatcher, reasons_of
 from pocketfed.server.roster import Roster
 from pocketfed.server.rounds import one_by_one, wait_for_phones
 from pocketfed.server.share import share_of
@@ -58,6 +58,7 @@ def run_buffered(
 
     Raises:
         NoPhonesError: too few phones came, or too few of them answered, again and again.
+        UnusableModelError: again and again the rule made a model of their updates that cannot be used.
     """
     assert rounds.buffered is not None
     crew = Crew(grid, roster, rounds.buffered.concurrency, rounds.terms.deadline, rounds.seed)
@@ -83,6 +84,7 @@ def _until_it_counts(
     enough = share_of(rounds.buffered.updates, rounds.terms.quorum)
     terms = replace(rounds.terms, minimum=max(rounds.terms.minimum, enough))
     failures: tuple[Failure, ...] = ()
+    problem: str | None = None
     attempts = Attempts(terms)
     while attempts.are_left:
         attempt = attempts.number
@@ -96,11 +98,19 @@ def _until_it_counts(
         version = _Version(rounds, crew, begun, history, clock, watcher, attempt)
         if not version.collect(stopping):
             return None
+        failures, problem = version.fold.failures, None
         if version.counted >= enough:
-            return version.fold.outcome(version.asked, clock.seconds, clock.phases, attempt)
-        failures = version.fold.failures
-        attempts.failed(enough - version.counted, failures)
+            outcome = version.fold.outcome(version.asked, clock.seconds, clock.phases, attempt)
+            problem = rounds.objection(outcome.model, begun)
+            if problem is None:
+                return outcome
+            attempts.spoilt()
+            watcher.trouble(problem)
+        else:
+            attempts.failed(enough - version.counted, failures)
         watcher.abandoned(begun.round, attempt, failures)
+    if problem is not None:
+        raise UnusableModelError(problem)
     raise NoPhonesError(
         f"round {begun.round} was begun {attempts.number} times and never had {enough} updates ({reasons_of(failures)}); "
         "go on when more phones answer, or lower the quorum or the buffer"
@@ -161,12 +171,12 @@ class _Version:
         errand, reply = answer
         self._heard.add(errand.phone)
         if reply is None:
-            failure: Failure | None = self.fold.silent(errand.phone)
+            failure: Failure | None = self.fold.silent(errand.phone, errand.node)
         else:
-            failure = self.fold.take(errand.phone, reply, errand.round)
+            failure = self.fold.take(errand.phone, reply, errand.round, node=errand.node)
         if failure is not None and failure.kind is Kind.SILENT:
             self._crew.bench(errand.node)
-        if failure is not None and failure.kind is Kind.DECLINED:
+        if failure is not None and failure.kind in NOES:
             self._crew.rest(errand.node)
         if self._count_unusable and failure is not None and failure.kind in (Kind.REFUSED, Kind.FAILED):
             self._unusable += 1  # late or not: what captures can bring about must not let another phone in

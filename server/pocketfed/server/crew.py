@@ -109,7 +109,7 @@ class Crew:
         self._looked = float("-inf")  # it is asked so at once
 
     def rest(self, node: int) -> None:
-        """Leave a phone in peace for a while: its policy said no."""
+        """Leave a phone in peace for a while: its answer was a no."""
         self._roster.rest([node])
         self._looked = float("-inf")
 

@@ -3,7 +3,7 @@
 import functools
 import re
 import time
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import replace
 
@@ -15,9 +15,9 @@ from pocketfed.server.aggregators import Broadcast
 from pocketfed.server.fold import Fold
 from pocketfed.server.history import History
 from pocketfed.server.messages import is_gone, pack_instruction
-from pocketfed.server.outcome import Kind, RoundWatcher
+from pocketfed.server.outcome import NOES, Kind, RoundWatcher
 from pocketfed.server.roster import Roster
-from pocketfed.server.terms import Rounds
+from pocketfed.server.terms import Rounds, Terms
 
 
 class Clock:
@@ -56,7 +56,7 @@ def exchange(
     """Ask a cohort and fold what comes, until as many updates as wanted count or the time is over.
 
     Phones that did not answer by then are benched, and so are those that have owed answers to one round after the other
-    for as long; phones that declined are left in peace for a while.
+    for as long; phones whose answer was a no are left in peace for a while.
 
     Args:
         grid: carries messages.
@@ -105,16 +105,15 @@ def exchange(
         replies.close()  # the grid takes back what has not been answered
     for node, phone in cohort.items():
         if node not in answered:
-            fold.silent(phone)
-    roster.bench(_nodes_of(Kind.SILENT, fold, cohort))
-    roster.rest(_nodes_of(Kind.DECLINED, fold, cohort))
+            fold.silent(phone, node)
+    roster.bench(fold.nodes({Kind.SILENT}) & cohort.keys())
+    roster.rest(fold.nodes(resting(terms)) & cohort.keys())
     return fold
 
 
-def _nodes_of(kind: Kind, fold: Fold, cohort: Mapping[int, int]) -> list[int]:
-    """Those of a cohort that failed in this way themselves, not behind an edge server."""
-    phones = {failure.phone for failure in fold.failures if failure.kind is kind and not failure.behind}
-    return [node for node, phone in cohort.items() if phone in phones]
+def resting(terms: Terms) -> Collection[Kind]:
+    """After which failures a phone rests. Where refusals count, as with privacy, no phone's numbers decide who is asked next."""
+    return {Kind.DECLINED} if terms.count_refused else NOES
 
 
 def _instructions(
@@ -149,7 +148,7 @@ def _take(fold: Fold, reply: Message, roster: Roster, cohort: Mapping[int, int])
     if phone is not None:  # else it is nobody that was ever asked
         asked = reply.metadata.group_id
         sent = int(asked) if re.fullmatch(r"[0-9]{1,18}", asked) else 0
-        fold.take(phone, reply, sent, roster.is_edge(node))
+        fold.take(phone, reply, sent, roster.is_edge(node), node)
 
 
 def in_order(replies: Iterable[Message], nodes: list[int]) -> Iterator[Message]:

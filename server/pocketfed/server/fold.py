@@ -1,7 +1,7 @@
 """The running state of one round: guard, fold, count."""
 
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import Any
 
 from flwr.app import Message
@@ -53,7 +53,7 @@ class Fold:
         self._history, self._staleness, self._travel = history, staleness, travel or Travel()
         self._state = aggregator.start(begun)
         self._losses: dict[Modality, tuple[float, int]] = {}
-        self._ages: dict[int, int] = {}  # in rounds, by phone whose answer counts
+        self._ages: dict[int, int] = {}  # in rounds, by node whose answer counts
         self._fresh, self._updates, self._count_refused = 0, 0, count_refused
         self._refused: set[int] = set()
         self._failures: dict[int, Failure] = {}
@@ -66,7 +66,9 @@ class Fold:
         """Answers of this very round that count for its quorum; those that are late come on top. An edge's is one."""
         return self._fresh + len(self._refused)
 
-    def take(self, phone: int, reply: Message, sent: int, edge: bool = False) -> Failure | None:
+    def take(
+        self, phone: int, reply: Message, sent: int, edge: bool = False, node: int | None = None
+    ) -> Failure | None:
         """An answer; if it is not usable, that is this phone's failure and nobody else's, which is returned.
 
         Args:
@@ -74,16 +76,18 @@ class Fold:
             reply: the answer.
             sent: the round for which it was asked, as the server knows it.
             edge: whether it is an edge server, which may send a fold of its own phones' updates.
+            node: Flower's id, which nobody can claim, as a phone can a number; None where numbers are as good.
         """
-        if phone in self._ages:
+        node = phone if node is None else node
+        if node in self._ages:
             return None  # a second answer, as after a late one that counted
         behind, base = self._begun.round - sent, self._history.versions.get(sent)
         if reply.has_error():
             kind = _kind_of(reply.error.code)
-            self._count_unusable(phone, kind, behind)
-            return self._fail(phone, reply.error.reason or f"error {reply.error.code}", kind)
+            self._count_unusable(node, kind, behind)
+            return self._fail(node, phone, reply.error.reason or f"error {reply.error.code}", kind)
         if base is None or not 0 <= behind <= self._staleness.longest:
-            return self._late(phone, behind)
+            return self._late(node, phone, behind)
         try:
             if not brings_fold(reply):
                 self._add(self._checked(unpack_update(reply), base))
@@ -94,12 +98,12 @@ class Fold:
                     "a fold of updates, which only an edge server may send: pocketfed enrol --edge"
                 )
         except UpdateRejected as rejection:
-            self._count_unusable(phone, Kind.REFUSED, behind)
-            return self._fail(phone, str(rejection), Kind.REFUSED)
-        self._ages[phone] = behind
+            self._count_unusable(node, Kind.REFUSED, behind)
+            return self._fail(node, phone, str(rejection), Kind.REFUSED)
+        self._ages[node] = behind
         self._fresh += behind == 0
-        self._failures.pop(phone, None)
-        self._refused.discard(phone)
+        self._failures.pop(node, None)
+        self._refused.discard(node)
         return None
 
     def _checked(self, update: Update, base: Broadcast) -> Update:
@@ -108,9 +112,9 @@ class Fold:
         behind = self._begun.round - base.round
         return self._staleness.apply(update, base.weights, self._begun.weights, behind, base.layout)
 
-    def silent(self, phone: int) -> Failure:
-        """No answer by the deadline."""
-        return self._fail(phone, "no answer in time", Kind.SILENT)
+    def silent(self, phone: int, node: int | None = None) -> Failure:
+        """No answer by the deadline; the arguments are those of `take`."""
+        return self._fail(phone if node is None else node, phone, "no answer in time", Kind.SILENT)
 
     def outcome(
         self, asked: int, seconds: float, phases: Mapping[str, float], attempt: int, closes: bool = True
@@ -162,6 +166,10 @@ class Fold:
         """So far, in the order in which they happened; then those behind edge servers."""
         return (*self._failures.values(), *self._below)
 
+    def nodes(self, kinds: Collection[Kind]) -> set[int]:
+        """That failed in one of these ways themselves, not behind an edge server."""
+        return {node for node, failure in self._failures.items() if failure.kind in kinds}
+
     @property
     def updates(self) -> int:
         """Folded so far, those of phones behind edge servers included."""
@@ -206,22 +214,22 @@ class Fold:
                 reason = f"{count} behind this edge server, whose page and log say more"
                 self._below.append(Failure(edge, reason, Kind(kind), count))
 
-    def _count_unusable(self, phone: int, kind: Kind, behind: int) -> None:
+    def _count_unusable(self, node: int, kind: Kind, behind: int) -> None:
         """What captures can bring about, the guard's no and an error in training, must not change who else counts."""
         if self._count_refused and behind == 0 and kind in (Kind.REFUSED, Kind.FAILED):
-            self._refused.add(phone)
+            self._refused.add(node)
 
-    def _late(self, phone: int, behind: int) -> Failure:
+    def _late(self, node: int, phone: int, behind: int) -> Failure:
         allowed = self._staleness.longest
         reason = (
             f"answered {behind} rounds late, {allowed} count"
             if allowed
             else "answered after its round was over"
         )
-        return self._fail(phone, reason, Kind.LATE)
+        return self._fail(node, phone, reason, Kind.LATE)
 
-    def _fail(self, phone: int, reason: str, kind: Kind) -> Failure:
-        return self._failures.setdefault(phone, Failure(phone, reason[:500], kind))
+    def _fail(self, node: int, phone: int, reason: str, kind: Kind) -> Failure:
+        return self._failures.setdefault(node, Failure(phone, reason[:500], kind))
 
     def _count_loss(self, modality: Modality, loss: float, seen: int) -> None:
         total, examples = self._losses.get(modality, (0.0, 0))

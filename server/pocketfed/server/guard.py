@@ -5,6 +5,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
+from numpy.typing import NDArray
 
 from pocketfed.core.errors import UpdateRejected
 from pocketfed.core.modality import Modality
@@ -65,6 +66,23 @@ class Guard:
                 f"weights moved by {change:.3g}, more than {self.furthest:g} times their norm {reference:.3g}"
             )
         return update
+
+    def objection(self, weights: NDArray[np.float32], begun: Broadcast, anywhere: bool = False) -> str | None:
+        """Why a round cannot end with the model that a rule has made of updates which each kept the bounds, or None.
+
+        Args:
+            weights: float32 [p], of the new model.
+            begun: what the round began with.
+            anywhere: whether it may be any finite distance from that.
+        """
+        moved, norm = distance(weights, begun.weights), distance(weights, np.zeros_like(weights))
+        if math.isfinite(moved) and (anywhere or moved <= self.furthest * begun.norm):
+            return None
+        return (
+            f"the rule has made a model of norm {norm:.3g}, {moved:.3g} away from the weights that round {begun.round} began "
+            f"with, whose norm is {begun.norm:.3g}; no phone may move them by more than {self.furthest:g} times that. The "
+            "model is not used; choose a robust aggregator such as median, or bound updates more tightly (furthest)"
+        )
 
     def check_losses(self, losses: Mapping[Modality, float]) -> None:
         """Nothing, if they are losses that a step can have.

@@ -32,6 +32,10 @@ class Kind(StrEnum):
     """The answer was to a round that was over, for too long if late answers count."""
 
 
+NOES = frozenset({Kind.DECLINED, Kind.FAILED, Kind.REFUSED})
+"""Phones that failed so have answered, and would answer alike if they were asked again at once."""
+
+
 @dataclass(frozen=True)
 class Failure:
     """A phone whose update did not count, and why; or several behind one edge server.
@@ -72,7 +76,7 @@ class Outcome:
         bytes_down, bytes_up: of weights, between this server and its own phones and edges.
         seconds: from choosing phones to the last fold.
         phases: seconds by what they were spent on: `waiting` for phones, `sending`, `collecting`, `folding`.
-        attempt: how many times the round had to be begun anew because too few phones answered.
+        attempt: how many times the round had to be begun anew.
         privacy: what all rounds so far have cost; None where nothing is protected.
         staleness: of each update that was folded, how many rounds it was behind.
         bundles: how many of those updates were made with which bundle, by its id, the most frequent first; of phones
@@ -125,9 +129,13 @@ class RoundWatcher(Protocol):
         return
 
     def abandoned(self, round_number: int, attempt: int, failures: Sequence[Failure]) -> None:
-        """Too few phones answered; the round begins anew with other phones."""
+        """Too few phones answered, or to no use; the round begins anew with other phones."""
         return
 
     def finished(self, outcome: Outcome) -> None:
         """A round is finished and not yet safe; whoever persists it does so now."""
+        return
+
+    def trouble(self, text: str) -> None:
+        """Rounds go on and something is wrong, such as a full disk or a model that cannot be used."""
         return

@@ -2,6 +2,7 @@
 
 import logging
 import time
+from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 
@@ -19,11 +20,14 @@ ANSWER_WITHIN = 120.0
 """Seconds after which a phone that was asked for its status is asked again. One that is idle looks every 36."""
 
 REST, LONGEST_REST = 30.0, 900.0
-"""Seconds for which a phone that declined is not asked to train: the first, doubled with each no that comes within the
-second of the rest before, up to the second."""
+"""Seconds for which a phone whose answer was a no is not asked to train: the first, doubled with each no that comes within
+the second of the rest before, up to the second."""
 
 MOST_AWAY = 10_000
 """Phones that are not there, and are remembered all the same; of more, those that answered last."""
+
+MOST_REASONS = 10
+"""Why phones are left out that are told one by one, since strangers say what they like."""
 
 
 @dataclass(frozen=True)
@@ -45,16 +49,16 @@ class Requirements:
     layout: str = ""
 
     def missing(self, status: PhoneStatus) -> str | None:
-        """The first thing that a phone lacks, or None."""
+        """The first thing that a phone lacks, or None; the same words for all that lack the same."""
         for modality in self.modalities:
             if not status.captures.get(modality):
                 return f"holds no {modality}s"
         if status.free_memory < self.free_memory:
-            return f"has {status.free_memory} bytes of free memory, {self.free_memory} are asked for"
+            return f"has less free memory than the {self.free_memory / 1e6:g} MB that are asked for"
         if self.charging and not status.charging:
             return "is not charging"
         if version_of(status.app_version) < version_of(self.app_version):
-            return f"has version {status.app_version[:40]!r}, {self.app_version!r} is asked for"
+            return f"has an app before version {self.app_version}, which is asked for"
         if self.layout and status.layout != self.layout:
             return "has another bundle"
         return None
@@ -74,7 +78,7 @@ class Roster:
     """The phones that have said who they are, by Flower's node id. What they said is kept, and asked anew when it is old.
 
     A phone that did not answer in its round is benched: it is asked again who it is, and nothing else until it answers.
-    One that declined rests: it is not asked to train for a while.
+    One whose answer was a no rests: it is not asked to train for a while.
 
     Attributes:
         requirements: who may be chosen.
@@ -82,6 +86,7 @@ class Roster:
         statuses: what phones said.
         strangers: what nodes said that did not say who they are.
         may_be_edge: whether a node may be an edge server; the operator says which.
+        rests: whether phones rest; emulated ones need not, and a simulation must not wait for them.
     """
 
     requirements: Requirements = field(default_factory=Requirements)
@@ -89,6 +94,7 @@ class Roster:
     statuses: dict[int, PhoneStatus] = field(default_factory=dict)
     strangers: dict[int, str] = field(default_factory=dict)
     may_be_edge: Callable[[int], bool] = lambda node: False
+    rests: bool = True
     _asked: dict[int, tuple[str, float]] = field(
         default_factory=dict
     )  # by node: the question, and when it was put
@@ -117,12 +123,21 @@ class Roster:
         If two nodes call themselves by one number, the one with the smaller node id is that phone.
         """
         numbers: dict[int, int] = {}
-        resting = {node for node, (_, until) in self._rests.items() if until > now()}
-        for node in sorted(self._online - self._benched - resting):
-            status = self.statuses.get(node)
-            if status is not None and self.requirements.missing(status) is None:
-                numbers.setdefault(status.number, node)
+        moment = now()
+        for node in sorted(self._online):
+            if self._hindrance(node, moment) is None:
+                numbers.setdefault(self.statuses[node].number, node)
         return dict(sorted(numbers.items()))
+
+    def left_out(self, now: Callable[[], float] = time.monotonic) -> dict[str, int]:
+        """Why nodes that are there may not be chosen, and how many for each reason, the most frequent first."""
+        chosen, moment = set(self.eligible(now).values()), now()
+        reasons = Counter[str]()
+        for node in sorted(self._online - chosen):
+            reasons[self._hindrance(node, moment) or self._same_number(node)] += 1
+        told = dict(reasons.most_common(MOST_REASONS))
+        others = reasons.total() - sum(told.values())
+        return told | ({"for other reasons": others} if others else {})
 
     def bench(self, nodes: Iterable[int]) -> None:
         """These did not answer: leave them out until they say again who they are."""
@@ -131,8 +146,8 @@ class Roster:
             self._answered.pop(node, None)
 
     def rest(self, nodes: Iterable[int], now: Callable[[], float] = time.monotonic) -> None:
-        """These declined: do not ask them to train for a while, longer each time in a row."""
-        for node in nodes:
+        """These said no: do not ask them to train for a while, longer each time in a row."""
+        for node in nodes if self.rests else ():
             before, _ = self._rests.get(node, (REST / 2, 0.0))
             seconds = min(LONGEST_REST, 2 * before)
             self._rests[node] = seconds, now() + seconds
@@ -159,6 +174,21 @@ class Roster:
         """Whether a node is an edge server, by its own word and the operator's."""
         status = self.statuses.get(node)
         return status is not None and status.edge
+
+    def _hindrance(self, node: int, moment: float) -> str | None:
+        if (stranger := self.strangers.get(node)) is not None:
+            return printable(stranger)
+        if (status := self.statuses.get(node)) is None:
+            return "has not said yet who it is"
+        if node in self._benched:
+            return "did not answer in time, and has not been heard since"
+        if (missing := self.requirements.missing(status)) is not None:
+            return missing
+        _, until = self._rests.get(node, (0.0, moment))
+        return "rests, because its last answer was a no" if until > moment else None
+
+    def _same_number(self, node: int) -> str:
+        return f"has the number {self.statuses[node].number}, as another phone has; give each its own"
 
     def _believed(self, node: int, status: PhoneStatus) -> PhoneStatus:
         if status.edge and not self.may_be_edge(node):

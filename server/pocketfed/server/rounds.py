@@ -2,7 +2,7 @@
 
     waiting ──► begun ──► answers, each guarded and folded ──► finished ──► the next round
        ▲                        │ fewer than the quorum by the deadline
-       └──────── abandoned ◄────┘
+       └──────── abandoned ◄────┘ or a model that cannot be used
 
 The loop is ours and not `flwr.serverapp.strategy.Strategy.start`: that one waits for ever for phones that do not come,
 knows no quorum and cannot end a round before its deadline. Messages and the grid are Flower's.
@@ -14,7 +14,7 @@ from dataclasses import replace
 
 from flwr.serverapp import Grid
 
-from pocketfed.core.errors import NoPhonesError
+from pocketfed.core.errors import NoPhonesError, UnusableModelError
 from pocketfed.server.aggregators import Broadcast, GlobalModel
 from pocketfed.server.attempts import Attempts
 from pocketfed.server.exchange import Clock, exchange
@@ -53,6 +53,7 @@ def run_rounds(
 
     Raises:
         NoPhonesError: too few phones came, or too few of them answered, again and again.
+        UnusableModelError: again and again the rule made a model of their updates that cannot be used.
     """
 
     def play(begun: Broadcast, history: History) -> Outcome | None:
@@ -90,8 +91,9 @@ def _until_it_counts(
     watcher: RoundWatcher,
     stopping: Callable[[], bool],
 ) -> Outcome | None:
-    """One round, begun anew with other phones as long as too few answer; None if the server is to stop."""
+    """One round, begun anew with other phones as long as too few answer, or to no use; None if the server is to stop."""
     failures: tuple[Failure, ...] = ()
+    problem: str | None = None
     attempts = Attempts(rounds.terms)
     while attempts.are_left:
         attempt = attempts.number
@@ -107,11 +109,19 @@ def _until_it_counts(
         if fold.fresh < wanted and stopping():
             return None  # its phones will be asked again
         needed = share_of(wanted, rounds.terms.quorum)
+        failures, problem = fold.failures, None
         if fold.fresh >= needed:
-            return fold.outcome(len(cohort), clock.seconds, clock.phases, attempt)
-        failures = fold.failures
-        attempts.failed(needed - fold.fresh, failures)
+            outcome = fold.outcome(len(cohort), clock.seconds, clock.phases, attempt)
+            problem = rounds.objection(outcome.model, begun)
+            if problem is None:
+                return outcome
+            attempts.spoilt()
+            watcher.trouble(problem)
+        else:
+            attempts.failed(needed - fold.fresh, failures)
         watcher.abandoned(begun.round, attempt, failures)
+    if problem is not None:
+        raise UnusableModelError(problem)
     raise NoPhonesError(
         f"round {begun.round} was begun {attempts.number} times and never reached its quorum of "
         f"{rounds.terms.quorum:.0%} ({reasons_of(failures)}); go on when more phones answer, or lower the quorum"

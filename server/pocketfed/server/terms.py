@@ -130,6 +130,10 @@ class Rounds:
             self.layout.gather(model.weights, roles), self.layout.part(roles), number, model.memory
         )
 
+    def objection(self, part: GlobalModel, begun: Broadcast) -> str | None:
+        """Why a round cannot end with this model, or None. Noise that hides phones may move it as far as it likes."""
+        return self.guard.objection(part.weights, begun, anywhere=self.terms.count_refused)
+
     def complete(self, part: GlobalModel, model: GlobalModel) -> GlobalModel:
         """The whole model again: `part` as a round left it, and of `model` what does not travel."""
         weights = self.layout.scatter(part.weights, self.travel.roles, model.weights)

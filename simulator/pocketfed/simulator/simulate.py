@@ -104,7 +104,7 @@ def simulate(config: Config, out: Path, watcher: Watcher, resume: bool = False) 
             for line in save_program(work, config, task):
                 watcher.note(f"slow kernel: {line}")
             save_fleet(work, fleet, {modality: split.train for modality, split in splits.items()})
-            roster, clock = Roster(status_age=math.inf), journal.clock
+            roster, clock = Roster(status_age=math.inf, rests=False), journal.clock
             delays = Delays(config.fleet.delays or (1.0,), config.fleet.jitter, config.seed)
             in_simulated_time = bool(config.fleet.delays) or config.asynchronous.enabled
             private, numbers, listener = protect(
@@ -247,6 +247,10 @@ class Journal(RoundWatcher):
     def answered(self, round_number: int, done: int, cohort: int) -> None:
         """Move the bar."""
         self._watcher.answered(round_number, done, cohort)
+
+    def trouble(self, text: str) -> None:
+        """Say it."""
+        self._watcher.note(text)
 
     def finished(self, outcome: Outcome) -> None:
         """Persist a round."""

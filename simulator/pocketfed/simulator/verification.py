@@ -69,7 +69,7 @@ def _programs(bundle: Bundle) -> Mapping[str, Any]:
     Raises:
         BundleError: it leaves out a program that is among the files, or has one that is not.
     """
-    stated = bundle.manifest.get("programs", {PROGRAM: {"runtime": "executorch"}})
+    stated: Mapping[str, Any] = bundle.manifest.get("programs", {PROGRAM: {"runtime": "executorch"}})
     tops = {file.partition("/")[0] for file in bundle.release.files}
     there = {name for name in tops if name.endswith((".pte", ".mlpackage"))}
     if there != stated.keys():

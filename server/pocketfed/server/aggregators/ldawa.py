@@ -11,8 +11,9 @@ The first rounds are FedAvg (three in the authors' code).
 It scales all tensors, running statistics included, and so do we. A late update counts in full after the warm-up.
 
 Our choices: a layer of norm zero, on either side, counts with c = 1, where the authors' code divides by zero; and
-`normalise`, off by default, divides by sum_k c_k, so that identical phones give w. Where that sum is below
-`SMALLEST` a layer keeps its weights.
+`normalise`, off by default, divides by sum_k c_k, so that identical phones give w, but by no less than `LEAST` per phone:
+cosines of both signs add up to nothing, and what is divided by that has no bound. So a layer becomes no longer than
+1 / `LEAST` times the longest of those that phones sent.
 """
 
 from collections.abc import Sequence
@@ -30,8 +31,8 @@ from pocketfed.server.aggregators.fedavg import FedAvg
 from pocketfed.server.aggregators.sums import Sums
 from pocketfed.server.aggregators.tree import Bounds
 
-SMALLEST = 1e-3
-"""Least sum of cosines, per phone, by which the normalised form divides."""
+LEAST = 0.5
+"""Sum of cosines, per phone, below which the normalised form divides by this and shrinks, as the published one does."""
 
 
 def cosine(first: NDArray[np.float32], second: NDArray[np.float32]) -> float:
@@ -83,6 +84,6 @@ class LDawa:
     def finish(self, state: Sums) -> GlobalModel:
         """See `Aggregator`."""
         if self.normalise and state.begun.round > self.warmup:
-            too_small = state.weight < SMALLEST * state.updates
-            state = Sums(state.begun, state.total, np.where(too_small, 0.0, state.weight), state.updates)
+            weight = np.maximum(state.weight, LEAST * state.updates)
+            state = Sums(state.begun, state.total, weight, state.updates)
         return GlobalModel(sums.mean(state))

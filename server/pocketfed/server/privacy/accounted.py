@@ -32,6 +32,10 @@ class Accounted(RoundWatcher):
         """See `RoundWatcher`. Nothing of an abandoned attempt is released, so it costs nothing."""
         self._watcher.abandoned(round_number, attempt, failures)
 
+    def trouble(self, text: str) -> None:
+        """See `RoundWatcher`."""
+        self._watcher.trouble(text)
+
     def finished(self, outcome: Outcome) -> None:
         """See `RoundWatcher`.
 
