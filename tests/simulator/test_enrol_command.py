@@ -100,9 +100,9 @@ def test_the_list_says_who_is_what_and_mistakes_say_what_to_do(tmp_path: Path, p
         assert pocketfed("enrol", "--state", state, keys[0], "--name", name).code == 0
         assert pocketfed("enrol", "--state", state, keys[1]).code == 0
 
-        twice = pocketfed("enrol", "--state", state, keys[0])
-        assert (twice.code, len(twice.err.strip().splitlines())) == (2, 1)
-        assert f"{prints[0]}) is enrolled already" in twice.err
+        twice = pocketfed("enrol", "--state", state, keys[0], keys[0])
+        assert twice.code == 0
+        assert twice.out.splitlines() == [f"Enrolled already: {name}: {prints[0]}"] * 2
 
         assert pocketfed("enrol", "--state", state, "--revoke", prints[1]).code == 0
         again = pocketfed("enrol", "--state", state, keys[1])
@@ -135,6 +135,51 @@ def test_an_edge_server_is_enrolled_as_one(tmp_path: Path, pocketfed: Command) -
     shown = pocketfed("enrol", "--state", state, home / "key.pub")
     assert shown.code == 2
     assert "is enrolled as an edge server; revoke it, and enrol a new key" in shown.err
+
+
+def test_all_keys_are_read_before_the_first_is_enrolled_and_the_command_can_be_repeated(
+    tmp_path: Path, pocketfed: Command
+) -> None:
+    state, homes = tmp_path / "state", [tmp_path / f"phone-{n}" for n in range(3)]
+    with fleet(tmp_path) as phones:
+        keys = [public(phone) for phone in phones]
+    good = keys[1].read_bytes()
+    keys[1].write_text("junk")
+    shown = pocketfed("enrol", "--state", state, *keys)
+    assert (shown.code, len(shown.err.strip().splitlines())) == (2, 1)
+    assert not state.exists(), "nobody was enrolled"
+    assert pocketfed("enrol", "--state", state, keys[0]).code == 0
+    keys[1].write_bytes(good)
+    for word in ("", "already: "):  # the corrected command, and the same once more
+        shown = pocketfed("enrol", "--state", state, *keys)
+        assert shown.code == 0
+        assert f"Enrolled already: phone-0: {read_public_key(keys[0]).fingerprint}" in shown.out
+        assert f"Enrolled {word}phone-2: {read_public_key(keys[2]).fingerprint}" in shown.out
+    again = pocketfed("enrol", "--state", state, *(word for home in homes for word in ("--new", home)))
+    assert (again.code, again.out.count("Enrolled already: ")) == (0, 3)
+
+    # One that cannot be enrolled keeps the others out, whichever comes first.
+    assert pocketfed("enrol", "--state", state, "--revoke", read_public_key(keys[2]).fingerprint).code == 0
+    fresh = tmp_path / "fresh"
+    assert pocketfed("enrol", "--state", state, "--new", fresh, keys[2]).code == 2
+    assert [phone.name for phone in enrolled(state)] == ["phone-0", "phone-1", "phone-2"]
+
+
+@pytest.mark.parametrize("arguments", [[], ["--revoke", "SHA256:abc"]])
+def test_a_mistyped_state_is_not_made(tmp_path: Path, pocketfed: Command, arguments: list[str]) -> None:
+    shown = pocketfed("enrol", "--state", tmp_path / "sever", *arguments)
+    assert shown.code == 2
+    assert "sever is no state folder of a server, it has no fleet.db; name the server's own" in shown.err
+    assert not (tmp_path / "sever").exists()
+
+
+def test_enrolling_says_when_it_makes_the_state(tmp_path: Path, pocketfed: Command) -> None:
+    state = tmp_path / "state"
+    shown = [pocketfed("enrol", "--state", state, "--new", tmp_path / f"phone-{n}").out for n in (0, 1)]
+    assert [f"Made the state folder {state}; the server needs the same --state." in out for out in shown] == [
+        True,
+        False,
+    ]
 
 
 @pytest.mark.parametrize("content", ["", "no key", "-----BEGIN EC PRIVATE KEY-----\n"])

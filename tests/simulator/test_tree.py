@@ -19,7 +19,7 @@ from pocketfed.mobile_client.flower.task import Task
 from pocketfed.server.aggregators import AGGREGATORS, Broadcast, FedAvg, GlobalModel
 from pocketfed.server.aggregators.registry import Rule
 from pocketfed.server.checkpoint import load_checkpoint, path_of
-from pocketfed.server.enrolment import enrolled
+from pocketfed.server.enrolment import KeyFile, enrolled
 from pocketfed.server.enrolment import register as enrol
 from pocketfed.server.outcome import Kind
 from pocketfed.server.watch.snapshot import Stage
@@ -103,7 +103,7 @@ def test_only_enrolled_edges_may_fold(tmp_path: Path, stack: ExitStack) -> None:
     ):
         folder.mkdir(parents=True, exist_ok=True)
         load_or_create_key(folder / "key")
-        enrol(tmp_path / "root", folder / "key.pub", name, edge)
+        enrol(tmp_path / "root", [KeyFile(folder / "key.pub", name)], edge)
     root = stack.enter_context(Server(tmp_path / "root", made, enrolled_only=True))
     north = stack.enter_context(Edge(tmp_path / "north", made, root.url, one))
     south = stack.enter_context(Edge(tmp_path / "south", made, root.url, one))

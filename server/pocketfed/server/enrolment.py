@@ -1,9 +1,10 @@
 """Which phones may take part: public keys in the state folder of a server, running or not."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from pocketfed.core.errors import KeyFileError
+from pocketfed.core.errors import KeyFileError, RunFolderError
 from pocketfed.server.flower_private import Fleet, Node
 from pocketfed.server.public_keys import parse_public_key, read_public_key
 
@@ -31,26 +32,56 @@ class EnrolledPhone:
     edge: bool = False
 
 
-def register(state: Path, key: Path, name: str, edge: bool = False) -> EnrolledPhone:
-    """Let the holder of a key take part, as a phone or as an edge server.
+@dataclass(frozen=True)
+class KeyFile:
+    """A file with a public key, and the name to tell its holder by."""
+
+    path: Path
+    name: str
+
+
+def register(state: Path, files: Sequence[KeyFile], edge: bool = False) -> list[tuple[EnrolledPhone, bool]]:
+    """Let the holders of keys take part, all as phones or all as edge servers; none of them if one key cannot be.
+
+    Args:
+        state: of the server; made if it is missing.
+        files: with a key each.
+        edge: whether they are edge servers.
+
+    Returns:
+        For each file, who it is, and whether that is new: a key that is enrolled already stays as it is.
 
     Raises:
-        KeyFileError: the file holds no key that phones can have, or one that was registered before.
+        KeyFileError: a file holds no key that phones can have, or one that was revoked, or enrolled as the other kind.
     """
-    public_key = read_public_key(key)
+    keys = [read_public_key(file.path) for file in files]
     fleet = open_fleet(state)
-    try:
-        fleet.register(public_key.pem, name, edge)
-    except ValueError as error:
-        known = [
-            phone for phone in map(_described, fleet.nodes()) if phone.fingerprint == public_key.fingerprint
-        ]
-        revoked = any(phone.status == REVOKED for phone in known)
-        why = "was revoked; the phone needs a new key" if revoked else "is enrolled already"
-        if not revoked and any(phone.edge != edge for phone in known):
-            why = f"is enrolled as {'a phone' if edge else 'an edge server'}; revoke it, and enrol a new key"
-        raise KeyFileError(f"{key} ({public_key.fingerprint}) {why}") from error
-    return EnrolledPhone(name, public_key.fingerprint, "registered", edge)
+    known = {phone.fingerprint: phone for phone in map(_described, fleet.nodes())}
+    for file, key in zip(files, keys, strict=True):
+        _check_can_be(file.path, key.fingerprint, known.get(key.fingerprint), edge)
+    found = []
+    for file, key in zip(files, keys, strict=True):
+        is_new = key.fingerprint not in known
+        if is_new:
+            try:
+                fleet.register(key.pem, file.name, edge)
+            except ValueError as error:
+                raise KeyFileError(
+                    f"{file.path} ({key.fingerprint}) has just been enrolled by another command; repeat this one"
+                ) from error
+            known[key.fingerprint] = EnrolledPhone(file.name, key.fingerprint, "registered", edge)
+        found.append((known[key.fingerprint], is_new))
+    return found
+
+
+def _check_can_be(path: Path, fingerprint: str, known: EnrolledPhone | None, edge: bool) -> None:
+    if known is None:
+        return
+    if known.status == REVOKED:
+        raise KeyFileError(f"{path} ({fingerprint}) was revoked; the phone needs a new key")
+    if known.edge != edge:
+        kind = "an edge server" if known.edge else "a phone"
+        raise KeyFileError(f"{path} ({fingerprint}) is enrolled as {kind}; revoke it, and enrol a new key")
 
 
 def revoke_key(state: Path, fingerprint: str) -> EnrolledPhone:
@@ -61,9 +92,10 @@ def revoke_key(state: Path, fingerprint: str) -> EnrolledPhone:
         fingerprint: of the key, or as much of its beginning as only one has.
 
     Raises:
+        RunFolderError: no server has this state, and nobody was enrolled in it.
         KeyFileError: no key, or more than one, has this fingerprint.
     """
-    fleet = open_fleet(state)
+    fleet = _existing_fleet(state)
     every = [(node, _described(node)) for node in fleet.nodes()]
     found = [
         node for node, phone in every if phone.fingerprint.startswith(fingerprint) and phone.status != REVOKED
@@ -78,14 +110,31 @@ def revoke_key(state: Path, fingerprint: str) -> EnrolledPhone:
 
 
 def enrolled(state: Path) -> list[EnrolledPhone]:
-    """All keys that were ever registered."""
-    return [_described(node) for node in open_fleet(state).nodes()]
+    """All keys that were ever registered.
+
+    Raises:
+        RunFolderError: no server has this state, and nobody was enrolled in it.
+    """
+    return [_described(node) for node in _existing_fleet(state).nodes()]
+
+
+def is_state(state: Path) -> bool:
+    """Whether a server has run with this state folder, or somebody was enrolled in it."""
+    return (state / DATABASE).is_file()
 
 
 def _described(node: Node) -> EnrolledPhone:
     status = REVOKED if node.status == "unregistered" else node.status
     fingerprint = parse_public_key(node.public_key, "a key").fingerprint
     return EnrolledPhone(node.name, fingerprint, status, node.edge)
+
+
+def _existing_fleet(state: Path) -> Fleet:
+    if not is_state(state):
+        raise RunFolderError(
+            f"{state} is no state folder of a server, it has no {DATABASE}; name the server's own with --state"
+        )
+    return open_fleet(state)
 
 
 def open_fleet(state: Path) -> Fleet:

@@ -36,7 +36,8 @@ def enrol(
 ) -> None:
     """Let phones take part, by their public keys; without keys, list those that may.
 
-    KEYS are files with a public key each, PEM or OpenSSH; that of a phone is key.pub in its home folder.
+    KEYS are files with a public key each, PEM or OpenSSH; that of a phone is key.pub in its home folder. All of them are
+    read before the first is enrolled, and the command may be repeated: who is enrolled already stays so.
 
     Examples:
 
@@ -55,17 +56,27 @@ def enrol(
         # Flower takes seconds to import; --help must not wait for it.
         from pocketfed.mobile_client.flower.home import open_home
         from pocketfed.mobile_client.flower.key import load_or_create_key
-        from pocketfed.server.enrolment import enrolled, register, revoke_key
+        from pocketfed.server.enrolment import KeyFile, enrolled, is_state, register, revoke_key
 
     keys = list(keys or [])
     for folder in new or []:
         with open_home(folder) as home:
             load_or_create_key(home.key)
             keys.append(home.key.with_suffix(".pub"))
-    for key in keys:
-        chosen = name if len(keys) == 1 and name else key.resolve().parent.name
-        phone = register(state, key, chosen, edge)
-        console.print(f"Enrolled {phone.name}: {phone.fingerprint}", highlight=False, soft_wrap=True)
+    if keys:
+        named = [name if len(keys) == 1 and name else key.resolve().parent.name for key in keys]
+        makes_state = not is_state(state)
+        files = [KeyFile(key, chosen) for key, chosen in zip(keys, named, strict=True)]
+        found = register(state, files, edge)
+        if makes_state:
+            console.print(
+                f"Made the state folder {state}; the server needs the same --state.",
+                highlight=False,
+                soft_wrap=True,
+            )
+        for phone, is_new in found:
+            done = "Enrolled" if is_new else "Enrolled already:"
+            console.print(f"{done} {phone.name}: {phone.fingerprint}", highlight=False, soft_wrap=True)
     for fingerprint in revoke or []:
         phone = revoke_key(state, fingerprint)
         console.print(f"Revoked {phone.name}: {phone.fingerprint}", highlight=False, soft_wrap=True)
