@@ -52,12 +52,18 @@ def main(
         "deployment.most_examples": 20_000,
     }
     settings = build_config(overlay(read_toml(config), flags))
+    splits = deploy(folder, settings)
+    judge(folder, settings, splits)
+
+
+def deploy(folder: Path, settings: Config) -> dict[Modality, Split]:
+    """Run a whole deployment in a folder, one phone process for each phone of the fleet; the captures that were dealt."""
     (folder / "config.toml").write_text(to_toml(settings))
     splits = load_captures(settings)
     train = {modality: split.train for modality, split in splits.items()}
     write_captures(folder, deal(train, settings.fleet, settings.seed), splits)
-    run(folder, phones)
-    judge(folder, settings, splits)
+    run(folder, settings.fleet.phones)
+    return splits
 
 
 def write_captures(folder: Path, fleet: Fleet, splits: dict[Modality, Split]) -> None:
