@@ -24,7 +24,9 @@ def test_it_replaces_nothing_unasked(tmp_path: Path, pocketfed: Callable[..., Sh
     ca = (tmp_path / "ca.pem").read_bytes()
     again = pocketfed("certs", tmp_path)
     assert (again.code, "--renew" in again.err, "--force" in again.err) == (2, True, True)
-    assert pocketfed("certs", tmp_path, "--renew", "--host", "fed.example.org").code == 0
+    renewed = pocketfed("certs", tmp_path, "--renew", "--host", "fed.example.org")
+    assert renewed.code == 0
+    assert "restart the server" in renewed.out
     assert (tmp_path / "ca.pem").read_bytes() == ca
     assert pocketfed("certs", tmp_path, "--force").code == 0
     assert (tmp_path / "ca.pem").read_bytes() != ca

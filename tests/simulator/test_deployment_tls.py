@@ -3,7 +3,9 @@
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
-from pocketfed.core.errors import ServerError
+import pytest
+
+from pocketfed.core.errors import KeyFileError, ServerError
 from pocketfed.server.certificates import Certificates, make_certificates
 from pocketfed.server.serving import Tls
 from tests.simulator.deployed import FEW, Server, assert_close, bundle, expected, fleet, settings, wait_for
@@ -34,7 +36,24 @@ def test_phones_with_the_wrong_authority_or_without_tls_are_told_and_harm_nobody
         assert_close(server.result(), expected(2))
 
 
-def test_an_expired_certificate_is_named_as_such(tmp_path: Path) -> None:
+@pytest.mark.parametrize(("days", "when"), [(-398, "server.pem ended on"), (2, "server.pem begins on")])
+def test_a_server_does_not_start_with_a_certificate_that_phones_refuse(
+    days: int, when: str, tmp_path: Path
+) -> None:
+    files = make_certificates(tmp_path / "certs", now=datetime.now(UTC) + timedelta(days=days))
+    made = bundle(tmp_path / "bundle", settings(1))
+    with (
+        pytest.raises(
+            KeyFileError, match=rf"{when} .* every phone would refuse it; renew it \(pocketfed certs"
+        ),
+        Server(tmp_path / "state", made, tls=tls(files)),
+    ):
+        pass
+
+
+def test_an_expired_certificate_is_named_as_such(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It was good when the server began."""
+    monkeypatch.setattr(Tls, "check", lambda self: None)
     files = make_certificates(tmp_path / "certs", now=datetime.now(UTC) - timedelta(days=400))
     made = bundle(tmp_path / "bundle", settings(1))
     with fleet(tmp_path, 1) as (phone,), Server(tmp_path / "state", made, tls=tls(files)) as server:

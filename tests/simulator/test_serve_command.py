@@ -4,6 +4,7 @@ import shutil
 import signal
 import socket
 from collections.abc import Callable, Iterator
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
@@ -44,6 +45,11 @@ def missing_certificate(folder: Path) -> list[object]:
 def anothers_key(folder: Path) -> list[object]:
     ours, theirs = make_certificates(folder / "ours"), make_certificates(folder / "theirs")
     return ["--cert", ours.server, "--key", theirs.server_key]
+
+
+def certificate_of_last_year(folder: Path) -> list[object]:
+    files = make_certificates(folder / "old", now=datetime.now(UTC) - timedelta(days=398))
+    return ["--cert", files.server, "--key", files.server_key]
 
 
 def missing_bundle(folder: Path) -> list[object]:
@@ -127,6 +133,7 @@ def an_upstream_without_authority(folder: Path) -> list[object]:
         (with_half_of_it, ["--cert and --key belong together"]),
         (missing_certificate, ["absent.pem is no file; make a certificate with: pocketfed certs"]),
         (anothers_key, ["are no certificate with its key"]),
+        (certificate_of_last_year, ["server.pem ended on", "pocketfed certs DIR --renew"]),
         (missing_bundle, ["absent is no bundle"]),
         (damaged_bundle, ["train.pte is not the file that the manifest describes"]),
         (another_network, ["belongs to a run of another network", "choose another --state"]),
@@ -157,6 +164,37 @@ def test_mistakes_are_one_message_and_exit_code_2(
     assert "Error: " in shown.err
     for text in expected:
         assert text in shown.err
+
+
+@pytest.mark.parametrize(
+    ("host", "warning"),
+    [
+        ("127.0.0.1", "Warning: --insecure: nothing is encrypted."),
+        (
+            "0.0.0.0",
+            "Warning: --insecure beyond this machine: whoever is on the way can read and change weights.",
+        ),
+    ],
+)
+def test_insecure_is_warned_of_on_any_host(
+    host: str, warning: str, tmp_path: Path, pocketfed: Callable[..., Shown]
+) -> None:
+    made = bundle(tmp_path / "bundle", settings(2))
+    with socket.create_server((host, 0)) as taken:  # so that the command ends
+        port = taken.getsockname()[1]
+        shown = pocketfed(
+            "serve",
+            "--bundle",
+            made,
+            "--state",
+            tmp_path / "state",
+            "--host",
+            host,
+            "--port",
+            port,
+            "--insecure",
+        )
+    assert warning in shown.err
 
 
 def test_a_port_that_is_taken_is_named(tmp_path: Path, pocketfed: Callable[..., Shown]) -> None:

@@ -6,12 +6,14 @@ import ssl
 import threading
 import time
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
 import uvicorn
 from anyio import to_thread
+from cryptography import x509
 
 from pocketfed.core.errors import KeyFileError, ServerError
 from pocketfed.server.connections import Connection
@@ -39,11 +41,12 @@ class Tls:
     certificate: Path
     key: Path
 
-    def check(self) -> None:
-        """Load them once, to say clearly what is wrong.
+    def check(self) -> datetime:
+        """Load them once, to say clearly what is wrong; until when the server's certificate is good.
 
         Raises:
-            KeyFileError: a file is missing or damaged, or they do not belong together.
+            KeyFileError: a file is missing or damaged, they do not belong together, or the certificate is not good at this
+                time, so that every phone would refuse it.
         """
         for path in (self.certificate, self.key):
             if not path.is_file():
@@ -55,6 +58,17 @@ class Tls:
                 f"{self.certificate} and {self.key} are no certificate with its key ({error}); "
                 "make them with: pocketfed certs DIR"
             ) from error
+        own, now = x509.load_pem_x509_certificate(self.certificate.read_bytes()), datetime.now(UTC)
+        for wrong, when in (
+            (own.not_valid_after_utc < now, f"ended on {own.not_valid_after_utc:%Y-%m-%d %H:%M} UTC"),
+            (own.not_valid_before_utc > now, f"begins on {own.not_valid_before_utc:%Y-%m-%d %H:%M} UTC"),
+        ):
+            if wrong:
+                raise KeyFileError(
+                    f"{self.certificate} {when}, it is {now:%Y-%m-%d %H:%M}, and every phone would refuse it; renew it "
+                    "(pocketfed certs DIR --renew), or set this machine's clock"
+                )
+        return own.not_valid_after_utc
 
 
 class Serving:

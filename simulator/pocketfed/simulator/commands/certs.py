@@ -45,8 +45,11 @@ def certs(
         (files.server_key, "its key"),
     ):
         console.print(f"{path}  {what}", markup=False, highlight=False, soft_wrap=True)
+    start = f"pocketfed serve --bundle BUNDLE --cert {files.server} --key {files.server_key}"
     console.print(
-        f"Next: pocketfed serve --bundle BUNDLE --cert {files.server} --key {files.server_key}",
+        f"Next: restart the server, which reads its certificate when it starts: {start}"
+        if renew
+        else f"Next: {start}",
         markup=False,
         highlight=False,
         soft_wrap=True,

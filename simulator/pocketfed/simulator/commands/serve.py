@@ -85,6 +85,7 @@ def serve(
         from pocketfed.server.connections import allow_many_connections
         from pocketfed.server.logs import LogFormat, structured_logs
         from pocketfed.server.serving import Tls
+        from pocketfed.server.watch.expiry import Expiry
         from pocketfed.server.watch.metrics import Metrics
         from pocketfed.server.watch.round_log import RoundLog
         from pocketfed.server.watch.scoreboard import Scoreboard
@@ -112,25 +113,29 @@ def serve(
             if rounds is not None:
                 raise ConfigError(["--rounds: an edge server's rounds come from --upstream; leave it out"])
             check_address(upstream, upstream_insecure, "--upstream-insecure")
+        tls = Tls(cert, key) if cert and key else None
+        until = tls.check() if tls else None
         load_plugins(plugin or [])
         settings = build_config(read_toml(config)) if config else None
     with exclusive_state(state):
         with console.status("opening the bundle") as status:
             run = open_run(state, bundle, settings, rounds, status.update)
-        if insecure and needs_token(host):
+        if insecure:
+            beyond = " beyond this machine: whoever is on the way can read and change weights"
             console.print(
-                "Warning: --insecure beyond this machine: whoever is on the way can read and change weights.",
+                f"Warning: --insecure{beyond if needs_token(host) else ': nothing is encrypted'}.",
                 style="yellow",
+                soft_wrap=True,
             )
         token = _page_token(state / "page-token") if needs_token(host) else None
-        place = Place(host, port, Tls(cert, key) if cert and key else None, not open_to_all, token)
+        place = Place(host, port, tls, not open_to_all, token)
         stop = threading.Event()
         for name in (signal.SIGTERM, signal.SIGINT):
             signal.signal(name, lambda number, frame: stop.set())
         planned = None if upstream else run.config.rounds
         # Where rounds do not wait, each phone has a deadline of its own.
         deadline = None if run.config.asynchronous.enabled else run.config.deployment.deadline
-        scoreboard, metrics = Scoreboard(planned, deadline), Metrics()
+        scoreboard, metrics = Scoreboard(planned, deadline, until), Metrics(until)
 
         def ready(url: str) -> None:
             page = f"{url}/?token={token}" if token else f"{url}/"
@@ -154,7 +159,7 @@ def serve(
         gc.collect()
         gc.freeze()
         with structured_logs(LogFormat(log_format), state):
-            watcher = Everyone(RoundLog(), metrics, scoreboard)
+            watcher = Everyone(RoundLog(), metrics, scoreboard, *([Expiry(until)] if until else []))
             if upstream is not None:
                 above = Upstream(upstream, upstream_home or state / HOME, upstream_ca)
                 serve_edge(run, place, above, watcher, metrics, scoreboard, ready, stop.is_set)
