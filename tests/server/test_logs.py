@@ -1,6 +1,7 @@
 """Logs: one line each with its fields, for people and for machines, and nobody else's chatter."""
 
 import io
+import itertools
 import json
 import logging
 from pathlib import Path
@@ -78,6 +79,9 @@ def test_rounds_are_logged_once_each() -> None:
     messages = [line["message"] for line in found]
     assert messages.count("round finished") == messages.count("round saved") == 3
     assert messages.count("waiting for phones") == 3 + 1
+    left_out = [line["reasons"] for line in found if line["message"] == "phones left out"]
+    assert left_out == [reasons for reasons, _ in itertools.groupby(left_out)]
+    assert "rests, because its last answer was a no (3)" in left_out[0]
     finished = next(line for line in found if line["message"] == "round finished")
     assert {
         "round",

@@ -351,6 +351,27 @@ def test_the_checkpoint_before_a_damaged_one_is_used(
     assert [record["round"] for record in read_metrics(run.folder, 9)] == [0, 1, 2]
 
 
+def test_a_round_is_on_disk_before_anybody_sees_it_and_said_to_be_so_after(tmp_path: Path) -> None:
+    made, state = bundle(tmp_path / "bundle", settings(9)), tmp_path / "state"
+    heard: list[str] = []
+
+    class Page(Diary):
+        def finished(self, outcome: Outcome) -> None:
+            heard.append(f"finished, on disk {rounds_in(state)}")
+            if outcome.round == 2:
+                raise ZeroDivisionError("a page that cannot be drawn")
+
+        def saved(self, round_number: int, seconds: float) -> None:
+            heard.append("saved")
+
+    keeper = Keeper(open_run(state, made, None, None, silent), Roster(), Page())
+    keeper.finished(outcome(1))
+    with pytest.raises(ZeroDivisionError):
+        keeper.finished(outcome(2))
+    assert heard == ["finished, on disk [0, 1]", "saved", "finished, on disk [0, 1, 2]"]
+    assert open_run(state, made, None, None, silent).last.round == 2
+
+
 def damage(state: Path, round_number: int) -> None:
     path_of(state / "checkpoints", round_number).write_bytes(b"")
 

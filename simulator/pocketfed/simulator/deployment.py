@@ -24,7 +24,7 @@ from pocketfed.server.serving import Serving, Tls
 from pocketfed.server.terms import Rounds, Terms
 from pocketfed.server.watch.metrics import Metrics
 from pocketfed.server.watch.scoreboard import Scoreboard
-from pocketfed.server.watch.watcher import Everyone, ServerWatcher
+from pocketfed.server.watch.watcher import ServerWatcher
 from pocketfed.simulator.config import Config
 from pocketfed.simulator.door import application, largest_answer
 from pocketfed.simulator.keeper import Keeper
@@ -147,11 +147,10 @@ def serve(
     scoreboard.restore(keeper.records())
     metrics.restore(keeper.records())
     app = application(fleet, largest, place.enrolled_only, place.page_token, metrics, scoreboard, bundle)
-    everyone = Everyone(watcher, keeper)
 
     def run_rounds() -> None:
         left = range(keeper.round + 1, config.rounds + 1)
-        private, numbers, listener = protect(config, run.folder.path, rounds, left, everyone, log.warning)
+        private, numbers, listener = protect(config, run.folder.path, rounds, left, keeper, log.warning)
         server = build_server_app(private, keeper.model, numbers, roster, listener, stopping=stopping)
         grid = FleetGrid(fleet, keep_late=config.deployment.late == "count", stopping=stopping)
         run_id = grid.run.run_id

@@ -101,11 +101,10 @@ def serve_edge(
     history = History(run, watcher)
     scoreboard.restore(history.records())
     app = application(fleet, largest, place.enrolled_only, place.page_token, metrics, scoreboard, run.bundle)
-    everyone = Everyone(watcher, history)
     with contextlib.ExitStack() as stack:
         home = stack.enter_context(open_home(upstream.home))
         key = load_or_create_key(home.key)
-        napping = Napping(roster, everyone, stopping)
+        napping = Napping(roster, history, stopping)
         verify = trust(upstream.ca) if upstream.url.startswith("https") else None
         caller = stack.enter_context(
             Caller(
@@ -124,7 +123,7 @@ def serve_edge(
         while not stopping():
             try:
                 grid = FleetGrid(fleet, stopping=stopping)
-                work = EdgeWork(key.number, rounds, roster, grid, everyone, stopping)
+                work = EdgeWork(key.number, rounds, roster, grid, history, stopping)
                 agent = Agent(above, membership, journal, work, pace, napping.nap)
                 napping.begin(grid, work, agent)
                 napping.until(lambda: len(roster.eligible()) >= rounds.terms.minimum, rounds.terms.minimum)
@@ -197,14 +196,15 @@ class Napping:
             raise fault
         if self._grid is not None:
             self._roster.refresh(self._grid)
-        self._watcher.fleet(**self._roster.counts())
+        self._watcher.fleet(**self._roster.counts(), left_out=self._roster.left_out())
 
 
-class History(ServerWatcher):
-    """Keeps what the edge's rounds came to, for its page; of the weights an edge keeps nothing."""
+class History(Everyone):
+    """Keeps what the edge's rounds came to, for its page; of the weights an edge keeps nothing. Passes everything on."""
 
     def __init__(self, run: Run, watcher: ServerWatcher) -> None:
-        self._run, self._watcher = run, watcher
+        super().__init__(watcher)
+        self._run = run
         self._metrics = MetricsFile(run.folder, 2**63)
 
     def records(self) -> list[Record]:
@@ -212,18 +212,21 @@ class History(ServerWatcher):
         return self._metrics.read()
 
     def finished(self, outcome: Outcome) -> None:
-        """Write it down; a full disk costs the line and not the round."""
+        """Write it down, then show it; a full disk costs the line and not the round."""
         began = time.monotonic()
         self._metrics.add(record_of(outcome))
+        problem = None
         try:
             self._metrics.write()
         except OSError as error:
             place = self._run.folder.path
-            self._watcher.trouble(
-                f"round {outcome.round} is not in the metrics ({error.strerror}); make room in {place}"
-            )
-            return
-        self._watcher.saved(outcome.round, time.monotonic() - began)
+            problem = f"round {outcome.round} is not in the metrics ({error.strerror}); make room in {place}"
+        took = time.monotonic() - began
+        super().finished(outcome)
+        if problem is None:
+            self.saved(outcome.round, took)
+        else:
+            self.trouble(problem)
 
 
 def _end(fleet: Fleet) -> None:

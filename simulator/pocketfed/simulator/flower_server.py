@@ -3,8 +3,6 @@
 configs/flower-app names it; docs/flower-app.md has the commands.
 """
 
-import logging
-
 from flwr.app import Context
 from flwr.serverapp import Grid, ServerApp
 
@@ -14,7 +12,6 @@ from pocketfed.server.logs import structured_logs
 from pocketfed.server.roster import Roster
 from pocketfed.server.stock_grid import StockGrid
 from pocketfed.server.watch.round_log import RoundLog
-from pocketfed.server.watch.watcher import Everyone, ServerWatcher
 from pocketfed.simulator.config import build_config, read_toml
 from pocketfed.simulator.deployment import requirements_of, rounds_of
 from pocketfed.simulator.flower_settings import Settings
@@ -49,23 +46,8 @@ def main(grid: Grid, context: Context) -> None:
             run.folder.path,
             rounds_of(run),
             range(run.last.round + 1, run.config.rounds + 1),
-            Everyone(watcher, Keeper(run, roster, watcher), Strangers(roster, log)),
+            Keeper(run, roster, watcher),
             log.warning,
         )
         server = build_server_app(private, run.last.model, numbers, roster, listener)
         server(stock, context)
-
-
-class Strangers(ServerWatcher):
-    """Says why nodes that are there are no phones; else a run would wait for phones without a word."""
-
-    def __init__(self, roster: Roster, log: logging.Logger) -> None:
-        self._roster, self._log = roster, log
-        self._told: dict[int, str] = {}
-
-    def waiting(self, present: int, needed: int) -> None:
-        """See `RoundWatcher`; each reason is said once."""
-        for node, reason in self._roster.strangers.items():
-            if self._told.get(node) != reason:
-                self._log.warning("a node cannot take part", extra={"node": node, "reason": reason[:500]})
-        self._told = dict(self._roster.strangers)

@@ -48,11 +48,21 @@ def outcome(number: int, rng: np.random.Generator, failures: int = 0, attempt: i
     )
 
 
+def left_out(count: int) -> dict[str, int]:
+    """Why so many phones, at least 6, may not be asked."""
+    return {
+        "has an app before version 1.4, which is asked for": count - 5,
+        "rests, because its last answer was a no": 3,
+        "did not answer in time, and has not been heard since": 2,
+    }
+
+
 def busy(watcher: ServerWatcher, rounds: int = 36) -> None:
     """Tell a watcher of some rounds and of the half of another."""
     rng = np.random.default_rng(7)
     for number in range(1, rounds + 1):
-        watcher.fleet(seen=64, online=41 + int(rng.integers(0, 4)), eligible=33, benched=2)
+        online = 41 + int(rng.integers(0, 4))
+        watcher.fleet(seen=64, online=online, eligible=33, benched=2, left_out=left_out(online - 33))
         watcher.waiting(18, 20)
         watcher.begun(number, 0, range(20), 33)
         watcher.answered(number, 20, 20)

@@ -2,6 +2,7 @@
 
 import math
 import re
+from datetime import UTC, datetime
 
 import numpy as np
 import pytest
@@ -27,7 +28,7 @@ def samples(metrics: Metrics) -> dict[tuple[str, tuple[tuple[str, str], ...]], f
 
 def test_a_round() -> None:
     metrics = Metrics()
-    metrics.fleet(seen=9, online=7, eligible=6, benched=1)
+    metrics.fleet(seen=9, online=7, eligible=6, benched=1, left_out={})
     metrics.begun(4, 0, [1, 2, 3], 6)
     metrics.abandoned(4, 0, [Failure(1, "gone", Kind.SILENT)])
     metrics.begun(4, 1, [4, 5, 6], 6)
@@ -112,6 +113,12 @@ def test_the_docs_name_every_metric_and_its_type() -> None:
         if family.name.startswith("pocketfed_") and not family.name.endswith("_created")
     }
     assert documented == exposed
+
+
+def test_when_the_certificate_ends() -> None:
+    end = datetime(2027, 1, 1, tzinfo=UTC)
+    assert samples(Metrics(end))["pocketfed_certificate_end_timestamp_seconds", ()] == end.timestamp()
+    assert math.isnan(samples(Metrics())["pocketfed_certificate_end_timestamp_seconds", ()])
 
 
 def test_privacy_that_was_spent_is_known_before_the_next_round() -> None:

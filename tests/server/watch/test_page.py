@@ -11,7 +11,7 @@ from pocketfed.server.outcome import Failure, Kind
 from pocketfed.server.watch.bars import SHOWN, stack
 from pocketfed.server.watch.page import live_page, refused_page, state_line
 from pocketfed.server.watch.scoreboard import Scoreboard
-from pocketfed.server.watch.snapshot import Snapshot, Stage
+from pocketfed.server.watch.snapshot import Phones, Snapshot, Stage
 from tests.server.watch.example import EVIL, busy
 from tests.simulator.test_report import Checked
 
@@ -72,6 +72,16 @@ def test_what_phones_say_is_escaped(board: Scoreboard) -> None:
     text = page(board.snapshot())
     assert EVIL not in text
     assert text.count("&lt;script&gt;alert(&#39;phone&#39;)&lt;/script&gt; &amp; &#34;more&#34;") == 2
+
+
+@pytest.mark.parametrize("stage", Stage)
+def test_why_phones_are_left_out_is_said_once(stage: Stage) -> None:
+    phones = Phones(2, 2, 0, left_out={EVIL: 1, "has another bundle": 1})
+    text = page(Snapshot(stage, needed=2, phones=phones))
+    assert text.count("There, and left out") == text.count("has another bundle") == 1
+    assert EVIL not in text
+    waits = text.index("There, and left out") < text.index("<h2>Phones and time</h2>")
+    assert waits is (stage is Stage.WAITING)
 
 
 def test_text_that_is_not_text_does_no_harm() -> None:

@@ -84,6 +84,15 @@ def test_the_stages_of_a_round() -> None:
     assert shown.totals.failures == {Kind.SILENT: 1}
 
 
+def test_why_phones_are_left_out_is_shown_as_it_is_now() -> None:
+    board = Scoreboard()
+    counts = {"seen": 3, "online": 3, "eligible": 1, "benched": 0}
+    board.fleet(**counts, left_out={"holds no sounds": 2})
+    assert board.snapshot().phones.left_out == {"holds no sounds": 2}
+    board.fleet(**counts, left_out={})
+    assert board.snapshot().phones.left_out == {}
+
+
 def test_details_are_bounded_and_totals_are_not() -> None:
     board = Scoreboard()
     many = tuple(Failure(n, f"reason {n}", Kind.REFUSED) for n in range(3))

@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Mapping, Sequence
+from datetime import datetime
 from typing import Any
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, ProcessCollector
@@ -20,12 +21,17 @@ REQUEST_SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2
 class Metrics:
     """A `ServerWatcher` with a registry of its own, so that two servers in one process do not mix."""
 
-    def __init__(self) -> None:
+    def __init__(self, certificate_until: datetime | None = None) -> None:
+        """Nothing has happened.
+
+        Args:
+            certificate_until: when the server's certificate ends, with a time zone; None without TLS.
+        """
         self.registry = registry = CollectorRegistry()
         ProcessCollector(registry=registry)
         self._rounds = Counter("pocketfed_rounds", "Finished rounds.", registry=registry)
         self._abandoned = Counter(
-            "pocketfed_rounds_abandoned", "Attempts that too few phones answered.", registry=registry
+            "pocketfed_rounds_abandoned", "Attempts that were begun anew.", registry=registry
         )
         self._updates = Counter("pocketfed_updates", "Updates that were folded.", registry=registry)
         self._failures = Counter(
@@ -61,6 +67,10 @@ class Metrics:
         self._budget = Gauge(
             "pocketfed_privacy_budget", "What epsilon may become; NaN without privacy.", registry=registry
         )
+        Gauge(
+            "pocketfed_certificate_end_timestamp_seconds", "When the certificate ends, as a Unix time; NaN without TLS.",
+            registry=registry,
+        ).set(certificate_until.timestamp() if certificate_until else math.nan)  # fmt: skip
         for gauge in (self._epsilon, self._budget):
             gauge.set(math.nan)
         for kind in Kind:  # a rate needs a zero to rise from
@@ -132,8 +142,10 @@ class Metrics:
     def upstream(self, problem: str | None) -> None:
         """See `ServerWatcher`; the parent's metrics show whether this server is there."""
 
-    def fleet(self, *, seen: int, online: int, eligible: int, benched: int) -> None:
-        """See `ServerWatcher`."""
+    def fleet(
+        self, *, seen: int, online: int, eligible: int, benched: int, left_out: Mapping[str, int]
+    ) -> None:
+        """See `ServerWatcher`; why phones are left out is on the page and in the log."""
         for state, count in (
             ("seen", seen), ("online", online), ("eligible", eligible), ("benched", benched),
         ):  # fmt: skip

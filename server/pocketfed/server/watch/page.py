@@ -10,6 +10,7 @@ from pocketfed.core.pages import render
 from pocketfed.core.pages.chart import LARGEST, Chart, chart
 from pocketfed.server.outcome import Kind
 from pocketfed.server.watch.bars import stack
+from pocketfed.server.watch.expiry import warning_of
 from pocketfed.server.watch.records import bundle_counts
 from pocketfed.server.watch.snapshot import RoundLine, Snapshot, Stage
 
@@ -44,7 +45,7 @@ class StateLine:
 
 
 def live_page(shown: Snapshot, now: datetime, refreshes: bool = True) -> str:
-    """The page as HTML; it asks the browser to come again unless `refreshes` is false."""
+    """The page as HTML at this time, with a time zone; it asks the browser to come again unless `refreshes` is false."""
     first = shown.rounds[0].round - 1 if shown.rounds else 0
     last = shown.rounds[-1].round if shown.rounds else 1
     return render(
@@ -53,6 +54,7 @@ def live_page(shown: Snapshot, now: datetime, refreshes: bool = True) -> str:
         now=now.strftime("%Y-%m-%d %H:%M:%S UTC"),
         every=EVERY if refreshes else None,
         state=state_line(shown),
+        certificate=warning_of(shown.certificate_until, now),
         modalities=[m for m in Modality if any(m in line.loss for line in shown.rounds)],
         losses=loss_charts(shown.rounds, first, last),
         bars=stack(shown.rounds),

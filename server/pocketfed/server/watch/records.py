@@ -79,6 +79,15 @@ def bundle_counts(bundles: Mapping[str, int]) -> str:
     return ", ".join(f"{name[:12]} ({count})" for name, count in bundles.items())
 
 
+def reason_counts(reasons: Mapping[str, int]) -> str:
+    """Why phones are left out, and how many for each reason.
+
+    >>> reason_counts({"has another bundle": 2, "is not charging": 1})
+    'has another bundle (2); is not charging (1)'
+    """
+    return "; ".join(f"{reason} ({count})" for reason, count in reasons.items())
+
+
 def _failure(round_number: int, entry: object) -> FailureLine:
     found = _mapping(entry)
     kind = found.get("kind")

@@ -1,11 +1,11 @@
 """Rounds as lines of the log."""
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from pocketfed.server.outcome import Failure, Outcome
 from pocketfed.server.privacy.spent import Spent
-from pocketfed.server.watch.records import bundle_counts, printable
+from pocketfed.server.watch.records import bundle_counts, printable, reason_counts
 
 LOG = logging.getLogger("pocketfed.rounds")
 
@@ -16,6 +16,7 @@ class RoundLog:
     def __init__(self) -> None:
         self._waiting: tuple[int, int] | None = None
         self._upstream: str | None = ""
+        self._left_out: Mapping[str, int] = {}
 
     def waiting(self, present: int, needed: int) -> None:
         """See `RoundWatcher`; called often, logged when the numbers change."""
@@ -38,7 +39,7 @@ class RoundLog:
         """See `RoundWatcher`."""
         self._failed(round_number, failures)
         LOG.warning(
-            "attempt abandoned, too few phones answered",
+            "attempt abandoned",
             extra={"round": round_number, "attempt": attempt, "failures": len(failures)},
         )
 
@@ -80,8 +81,13 @@ class RoundLog:
         else:
             LOG.warning("the server above cannot be reached", extra={"reason": printable(problem)})
 
-    def fleet(self, *, seen: int, online: int, eligible: int, benched: int) -> None:
-        """See `ServerWatcher`; the page and the metrics show it."""
+    def fleet(
+        self, *, seen: int, online: int, eligible: int, benched: int, left_out: Mapping[str, int]
+    ) -> None:
+        """See `ServerWatcher`; who is left out is logged when that changes, the page and the metrics show the rest."""
+        if self._left_out != left_out:
+            self._left_out = dict(left_out)
+            LOG.info("phones left out", extra={"reasons": reason_counts(left_out) or "none"})
 
     def _failed(self, round_number: int, failures: Sequence[Failure]) -> None:
         for failure in failures:

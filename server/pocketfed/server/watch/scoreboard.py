@@ -5,6 +5,7 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
+from datetime import datetime
 from typing import Any
 
 from pocketfed.server.outcome import Failure, Kind, Outcome
@@ -26,6 +27,7 @@ class Scoreboard:
         self,
         planned: int | None = None,
         deadline: float | None = None,
+        certificate_until: datetime | None = None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         """Begin with nothing.
@@ -33,12 +35,13 @@ class Scoreboard:
         Args:
             planned: how many rounds the run is to have; None means until it is stopped.
             deadline: seconds that a round waits for answers, for the time left.
+            certificate_until: when the server's certificate ends, with a time zone; None without TLS.
             clock: seconds, never falling.
         """
         self._lock = threading.Lock()
         self._deadline, self._clock, self._started = deadline, clock, clock()
         self._begun: float | None = None
-        self._now = Snapshot(planned=planned)
+        self._now = Snapshot(planned=planned, certificate_until=certificate_until)
         self._rounds: deque[RoundLine] = deque(maxlen=HISTORY)
         self._failures: deque[FailureLine] = deque(maxlen=LATEST)
         self._totals = Totals()
@@ -131,14 +134,14 @@ class Scoreboard:
         with self._lock:
             self._set(stage=Stage.UPSTREAM, upstream=printable(problem) if problem else None)
 
-    def fleet(self, *, seen: int, online: int, eligible: int, benched: int) -> None:
+    def fleet(
+        self, *, seen: int, online: int, eligible: int, benched: int, left_out: Mapping[str, int]
+    ) -> None:
         """See `ServerWatcher`."""
         with self._lock:
-            self._set(
-                phones=dataclasses.replace(
-                    self._now.phones, seen=seen, online=online, eligible=eligible, benched=benched
-                )
-            )
+            counts = {"seen": seen, "online": online, "eligible": eligible, "benched": benched}
+            phones = dataclasses.replace(self._now.phones, left_out=dict(left_out), **counts)
+            self._set(phones=phones)
 
     def _set(self, **changes: Any) -> None:
         self._now = dataclasses.replace(self._now, **changes)

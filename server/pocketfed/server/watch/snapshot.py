@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from datetime import datetime
 from enum import StrEnum
 
 from pocketfed.core.modality import Modality
@@ -52,13 +53,14 @@ class FailureLine:
 
 @dataclass(frozen=True)
 class Phones:
-    """How many phones there are of each sort; None where nobody has said yet."""
+    """How many phones there are of each sort; None where nobody has said yet. And why some that are there may not be asked."""
 
     seen: int | None = None
     online: int | None = None
     eligible: int | None = None
     chosen: int | None = None
     benched: int | None = None
+    left_out: Mapping[str, int] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -89,6 +91,7 @@ class Snapshot:
         left: seconds until this round stops waiting for answers; None if nobody has said.
         uptime: seconds since the server started.
         trouble: what is wrong; None when all is well.
+        certificate_until: when the server's certificate ends, with a time zone; None without TLS.
         upstream: why an edge server's parent cannot be reached; None when it can, or there is none.
         phones: by sort.
         rounds: the last ones, oldest first.
@@ -107,6 +110,7 @@ class Snapshot:
     left: float | None = None
     uptime: float = 0.0
     trouble: str | None = None
+    certificate_until: datetime | None = None
     upstream: str | None = None
     phones: Phones = Phones()
     rounds: tuple[RoundLine, ...] = ()

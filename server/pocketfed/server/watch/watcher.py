@@ -1,6 +1,6 @@
 """Whoever watches a server, and how several do at once."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Protocol
 
 from pocketfed.server.outcome import Failure, Outcome, RoundWatcher
@@ -14,15 +14,20 @@ class ServerWatcher(RoundWatcher, Protocol):
         return
 
     def trouble(self, text: str) -> None:
-        """Rounds go on and something is wrong, such as a full disk; it counts as mended at the next `saved`."""
+        """See `RoundWatcher`; it counts as mended at the next `saved`."""
         return
 
     def upstream(self, problem: str | None) -> None:
         """This edge server waits for its parent, which cannot be reached if there is a problem; called often."""
         return
 
-    def fleet(self, *, seen: int, online: int, eligible: int, benched: int) -> None:
-        """How many phones have ever been seen, are there, may be asked, and are left out for what they did."""
+    def fleet(
+        self, *, seen: int, online: int, eligible: int, benched: int, left_out: Mapping[str, int]
+    ) -> None:
+        """How many phones have ever been seen, are there, may be asked, and did not answer; called often.
+
+        `left_out` says why some that are there may not be asked, and how many for each reason.
+        """
         return
 
 
@@ -75,7 +80,9 @@ class Everyone:
         for watcher in self._watchers:
             watcher.upstream(problem)
 
-    def fleet(self, *, seen: int, online: int, eligible: int, benched: int) -> None:
+    def fleet(
+        self, *, seen: int, online: int, eligible: int, benched: int, left_out: Mapping[str, int]
+    ) -> None:
         """See `ServerWatcher`."""
         for watcher in self._watchers:
-            watcher.fleet(seen=seen, online=online, eligible=eligible, benched=benched)
+            watcher.fleet(seen=seen, online=online, eligible=eligible, benched=benched, left_out=left_out)
