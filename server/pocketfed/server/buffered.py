@@ -22,11 +22,11 @@ from pocketfed.core.formats import encode
 from pocketfed.server.aggregators import Broadcast, GlobalModel
 from pocketfed.server.attempts import Attempts
 from pocketfed.server.crew import Answer, Crew
-from pocketfed.server.exchange import Clock
+from pocketfed.server.exchange import Clock, resting
 from pocketfed.server.fold import Fold
 from pocketfed.server.history import History
 from pocketfed.server.messages import pack_instruction
-from pocketfed.server.outcome import NOES, Failure, Kind, Outcome, RoundWatcher, reasons_of
+from pocketfed.server.outcome import Failure, Kind, Outcome, RoundWatcher, reasons_of
 from pocketfed.server.roster import Roster
 from pocketfed.server.rounds import one_by_one, wait_for_phones
 from pocketfed.server.share import share_of
@@ -137,6 +137,7 @@ class _Version:
         self.asked = 0
         self._heard: set[int] = set()
         self._unusable, self._count_unusable = 0, rounds.terms.count_refused
+        self._resting = resting(rounds.terms)
         self._plan, self._travel = rounds.plan, rounds.travel
 
     @property
@@ -176,7 +177,7 @@ class _Version:
             failure = self.fold.take(errand.phone, reply, errand.round, node=errand.node)
         if failure is not None and failure.kind is Kind.SILENT:
             self._crew.bench(errand.node)
-        if failure is not None and failure.kind in NOES:
+        if failure is not None and failure.kind in self._resting:
             self._crew.rest(errand.node)
         if self._count_unusable and failure is not None and failure.kind in (Kind.REFUSED, Kind.FAILED):
             self._unusable += 1  # late or not: what captures can bring about must not let another phone in
