@@ -34,7 +34,7 @@ def build_engine(config: Config) -> Engine:
     if config.engine == "ray":
         if importlib.util.find_spec("ray") is None:
             raise MissingPackageError(
-                "the ray engine needs Ray: pip install 'pocketfed[ray]', or use --engine inprocess"
+                "the ray engine needs Ray: pip install -e '.[ray]' in its checkout, or use --engine inprocess"
             )
         _check_address(config.ray_address)
         return functools.partial(_run_on_ray, config)

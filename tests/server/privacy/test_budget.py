@@ -77,7 +77,7 @@ def test_asking_everybody_hides_nobody() -> None:
 
 def test_without_the_library_it_says_how_to_get_it(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "dp_accounting", None)
-    with pytest.raises(MissingPackageError, match=r"pip install 'pocketfed\[privacy\]'"):
+    with pytest.raises(MissingPackageError, match=r"pip install -e '\.\[privacy\]'"):
         epsilon_of([Z], 1e-5)
 
 

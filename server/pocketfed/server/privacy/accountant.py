@@ -65,6 +65,6 @@ def _library() -> Any:
         import dp_accounting.rdp
     except ImportError as error:
         raise MissingPackageError(
-            "privacy needs the package dp-accounting; install it with: pip install 'pocketfed[privacy]'"
+            "privacy needs the package dp-accounting; install it: pip install -e '.[privacy]' in the checkout of pocketfed"
         ) from error
     return dp_accounting
