@@ -41,6 +41,15 @@ def test_every_import_is_a_declared_dependency() -> None:
                     assert name.partition(".")[0] in declared, f"{path.name} imports {name}"
 
 
+def test_every_dependency_is_explained() -> None:
+    said = tomllib.loads((REPOSITORY / "pyproject.toml").read_text())
+    extras = [line for lines in said["project"]["optional-dependencies"].values() for line in lines]
+    wanted = [*said["project"]["dependencies"], *extras, *said["dependency-groups"]["dev"]]
+    rows = re.findall(r"^\| ([\w, \-]+) \|", (REPOSITORY / "CONTRIBUTING.md").read_text(), flags=re.MULTILINE)
+    explained = {name for row in rows for name in row.split(", ")}
+    assert {re.split(r"[<>=\[ ]", line)[0] for line in wanted} <= explained
+
+
 def test_the_lock_has_names_and_versions_only_and_fits_the_ranges() -> None:
     lock = (REPOSITORY / "requirements.lock").read_text()
     assert "://" not in lock
