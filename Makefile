@@ -23,8 +23,9 @@ $(STAMP): requirements.lock pyproject.toml
 	$(BIN)/uv pip install --quiet --python $(BIN)/python --no-deps --editable .
 	@touch $@
 
-demo: install  ## Ten phones learn from drawn photos and synthesised sounds (under 4 minutes)
-	$(BIN)/pocketfed simulate --config configs/demo.toml
+# A run that is there goes on, or is shown again.
+demo: install  ## Ten phones learn from drawn photos and synthesised sounds (2 to 4 minutes); runs/demo
+	$(BIN)/pocketfed simulate $(if $(wildcard runs/demo/config.toml),--resume runs/demo,--config configs/demo.toml --out runs/demo)
 
 test: install  ## The whole test suite
 	$(BIN)/python -m pytest -q -n 2 --dist loadfile

@@ -1,12 +1,16 @@
 """Every command in the docs is run, shrunk to a size that a test can bear; every make target exists."""
 
+import ast
+import json
 import re
+import runpy
 import shlex
 import shutil
 import signal
 import subprocess
 import sys
 import tomllib
+import warnings
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -15,6 +19,7 @@ import pytest
 import soundfile
 from PIL import Image
 
+from docs.reference import PAGES as REFERENCE
 from pocketfed.core.backbones import BACKBONES
 from pocketfed.core.backbones.scales_file import read_scales, shipped_scales
 from pocketfed.core.errors import BundleError
@@ -23,7 +28,7 @@ from pocketfed.mobile_client.delivery import Depot
 from pocketfed.server.checkpoint import Checkpoint, save_checkpoint
 from pocketfed.simulator.bench.run import Figures
 from pocketfed.simulator.cli import main
-from pocketfed.simulator.config import Config, PrivacyConfig, build_config
+from pocketfed.simulator.config import Config, DeploymentConfig, PrivacyConfig, build_config
 from pocketfed.simulator.program import recorded, task_of
 from pocketfed.simulator.run_folder import RunFolder, begin
 from tests.conftest import REPOSITORY
@@ -41,9 +46,13 @@ def commands() -> list[str]:
 
 
 def _commands_of(page: Path) -> list[str]:
+    return _commands_in(page.read_text())
+
+
+def _commands_in(text: str) -> list[str]:
     """Lines of the fenced `sh` blocks, with continuations joined and comments dropped."""
     found = []
-    for block in re.findall(r"```sh\n(.*?)```", page.read_text(), flags=re.DOTALL):
+    for block in re.findall(r"```sh\n(.*?)```", text, flags=re.DOTALL):
         lines = block.replace("\\\n", " ").splitlines()
         found += [re.sub(r"\s+#.*", "", line).strip() for line in lines if line.strip()]
     return found
@@ -171,9 +180,11 @@ def test_benches(
 
 
 def test_certificates(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """In the order of the page: a certificate is renewed where there is one."""
+    """A certificate is made where there is none, and renewed where there is one."""
     monkeypatch.chdir(tmp_path)
     for command in sorted(calls("certs"), key=lambda command: "--renew" in command):
+        if "--renew" not in command:
+            shutil.rmtree(tmp_path / "certs", ignore_errors=True)
         assert run(shlex.split(command)[1:], monkeypatch) == 0
 
 
@@ -211,29 +222,61 @@ def test_servers(
 
 @pytest.mark.long
 def test_a_deployment(captures: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The three commands of docs/serve.md, as typed but for a small network, one round and a free port."""
+    """The four commands of docs/serve.md, as typed but for a small network, one round and a free port."""
     monkeypatch.chdir(tmp_path)
-    (tmp_path / "small.toml").write_text(
-        'rounds = 1\n[captures]\nside = 16\nphotos = "album"\n[learning]\nbatch = 4\n[deployment]\nminimum = 1\n'
+    (tmp_path / "configs").mkdir()
+    (tmp_path / "configs" / "demo.toml").write_text(
+        '[captures]\nside = 16\nphotos = "../album"\n[learning]\nbatch = 4\n'
     )
     shutil.copytree(captures / "photos", tmp_path / "album")
-    page = [command for command in _commands_of(REPOSITORY / "docs" / "serve.md") if "pocketfed" in command]
-    serve = next(c for c in page if "pocketfed serve" in c).replace("configs/demo.toml", "small.toml")
-    assert run(["certs", "certs"], monkeypatch) == 0
-    assert run(shlex.split(next(c for c in page if "--new" in c))[1:], monkeypatch) == 0
+    text = (REPOSITORY / "docs" / "serve.md").read_text()
+    _play(_commands_in(_section(text, "Four commands")), monkeypatch)
+    assert run(["enrol", "--state", "server"], monkeypatch) == 0
+
+
+@pytest.mark.long
+def test_the_readme_from_own_captures_to_a_real_phone(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As a reader copies it, from the simulation to the phone, but for one round and a free port; one phone is enough."""
+    monkeypatch.chdir(tmp_path)
+    rng = np.random.default_rng(0)
+    for i in range(260):
+        for folder in ("album", "recordings"):
+            (tmp_path / folder / f"class{i % 2}").mkdir(parents=True, exist_ok=True)
+        photo = rng.integers(0, 256, (32, 32, 3), dtype=np.uint8)
+        Image.fromarray(photo).save(tmp_path / "album" / f"class{i % 2}" / f"{i}.png")
+        pcm = 0.1 * rng.standard_normal(16_000)
+        soundfile.write(tmp_path / "recordings" / f"class{i % 2}" / f"{i}.wav", pcm, 16_000)
+    text = (REPOSITORY / "README.md").read_text()
+    first = [c for c in _commands_in(_section(text, "Your own captures")) if c.startswith("pocketfed")]
+    assert [command.split()[1] for command in first] == ["simulate"]
+    assert run([*shlex.split(first[0])[1:], "--rounds", "1"], monkeypatch) == 0
+    _play(_commands_in(_section(text, "Real phones")), monkeypatch)
+
+
+def _section(text: str, title: str) -> str:
+    """What a page says under a heading."""
+    return text.split(f"\n## {title}\n")[1].split("\n## ")[0]
+
+
+def _play(page: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    """Four commands of a page in their order: certificate, server, key, phone. The server takes a free port, and both
+    end after a round."""
+    words = [shlex.split(command)[1:] for command in page]
+    assert [command[0] for command in words] == ["certs", "serve", "enrol", "phone"]
+    certs, serve, enrol, phone = words
+    assert run(certs, monkeypatch) == 0
     program = str(Path(sys.executable).with_name("pocketfed"))
-    started = [
-        subprocess.Popen([program, *shlex.split(serve)[1:], "--port", "0"], stderr=subprocess.PIPE, text=True)
-    ]
+    server = [program, *serve, "--port", "0", "--rounds", "1"]
+    started = [subprocess.Popen(server, stderr=subprocess.PIPE, text=True)]
     try:
         address = next(line for line in _lines(started[0]) if line.startswith("Serving phones at "))
-        phone = next(c for c in page if "pocketfed phone" in c).replace(
-            "https://127.0.0.1:8443", address.removeprefix("Serving phones at ").strip()
-        )
+        assert run(enrol, monkeypatch) == 0
+        there = address.removeprefix("Serving phones at ").strip()
+        phone[phone.index("--server") + 1] = there
         started.append(
-            subprocess.Popen(
-                [program, *shlex.split(phone)[1:], "--rounds", "1"], stderr=subprocess.DEVNULL, text=True
-            )
+            subprocess.Popen([program, *phone, "--rounds", "1"], stderr=subprocess.DEVNULL, text=True)
         )
         said = "".join(_lines(started[0]))
         assert started[0].wait(120) == 0, said
@@ -243,8 +286,8 @@ def test_a_deployment(captures: Path, tmp_path: Path, monkeypatch: pytest.Monkey
             process.kill()
             process.communicate()  # waits, and closes the pipe
     assert "All 1 rounds are finished" in said
-    assert (tmp_path / "server" / "checkpoints" / "round-00001.safetensors").exists()
-    assert run(["enrol", "--state", "server"], monkeypatch) == 0
+    state = Path(serve[serve.index("--state") + 1])
+    assert (state / "checkpoints" / "round-00001.safetensors").exists()
 
 
 def _lines(process: subprocess.Popen[str]) -> Iterator[str]:
@@ -274,6 +317,26 @@ def test_bundles(captures: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     for words in (words for words in page if words[0] not in delivery):
         less = ["--no-int8", "--no-coreml"] if words[0] == "bundle" else []
         assert run([*words, *less], monkeypatch) == 0, words
+    _check_the_page_for_apps(tmp_path / "bundle")
+
+
+def _check_the_page_for_apps(bundle: Path) -> None:
+    """Its Python, in a folder with a bundle, and its table against the manifest."""
+    page = (REPOSITORY / "docs" / "apps.md").read_text()
+    script = bundle.parent / "app.py"
+    script.write_text(re.findall(r"```python\n(.*?)```", page, flags=re.DOTALL)[0])
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # ExecuTorch calls its own Python experimental
+        found = runpy.run_path(str(script))
+    loss, new_weights, features = (found[name] for name in ("loss", "new_weights", "features"))
+    assert 0 < float(loss) < 10
+    assert new_weights.shape == found["weights"].shape
+    assert not np.array_equal(new_weights.numpy(), found["weights"].numpy())
+    manifest = json.loads((bundle / "manifest.json").read_text())
+    assert features.shape == (1, manifest["features"])
+    step = manifest["programs"]["train.pte"]["methods"]["step_photo"]
+    rows = re.findall(r"^\| `([\w ]+)` \|", page, flags=re.MULTILINE)
+    assert rows == [entry["name"] for entry in step["inputs"]]
 
 
 def test_classifiers(captures: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -318,10 +381,21 @@ def test_every_other_command_names_a_file_or_package_that_exists() -> None:
 
 
 def test_the_defaults_in_the_docs_are_the_defaults() -> None:
-    page = (REPOSITORY / "docs" / "simulate.md").read_text()
-    block = re.search(r"```toml\n(.*?)```", page, flags=re.DOTALL)
-    assert block is not None
-    assert build_config(tomllib.loads(block[1])) == Config()
+    for page, title in (("simulate.md", "Configuration"), ("serve.md", "What it serves")):
+        block = re.search(
+            r"```toml\n(.*?)```", _section((REPOSITORY / "docs" / page).read_text(), title), flags=re.DOTALL
+        )
+        assert block is not None
+        values = tomllib.loads(block[1])
+        assert build_config(values) == Config()
+        if deployment := values.get("deployment"):
+            assert deployment.keys() == DeploymentConfig.model_fields.keys()
+
+
+@pytest.mark.parametrize("name", REFERENCE)
+def test_pages_that_are_made_from_the_code_are_up_to_date(name: str) -> None:
+    written = (REPOSITORY / "docs" / name).read_text()
+    assert written == REFERENCE[name](), "make it again: python docs/reference.py"
 
 
 def test_privacy_in_the_docs_is_the_shipped_one_and_has_those_defaults() -> None:
@@ -337,7 +411,51 @@ def test_privacy_in_the_docs_is_the_shipped_one_and_has_those_defaults() -> None
 
 def test_local_links_lead_somewhere() -> None:
     for page in PAGES:
-        for target in re.findall(r"\]\(([^)#]+)[^)]*\)|src=\"([^\"]+)\"", page.read_text()):
-            link = target[0] or target[1]
-            if "://" not in link:
-                assert (page.parent / link).exists(), f"{page.name}: {link}"
+        for target in re.findall(r"\]\(([^)]+)\)|src=\"([^\"]+)\"", _prose(page)):
+            link, _, anchor = (target[0] or target[1]).partition("#")
+            if "://" in link:
+                continue
+            there = page.parent / link if link else page
+            assert there.exists(), f"{page.name}: {link}"
+            if anchor:
+                assert anchor in _anchors(there), f"{page.name}: {link}#{anchor}"
+
+
+def _prose(page: Path) -> str:
+    """Without what is in fences."""
+    return re.sub(r"^ *```.*?^ *```$", "", page.read_text(), flags=re.DOTALL | re.MULTILINE)
+
+
+def _anchors(page: Path) -> set[str]:
+    """Those that GitHub makes of the headings: lower case, spaces as hyphens, no other signs."""
+    headings = re.findall(r"^#+ (.+)$", _prose(page), flags=re.MULTILINE)
+    plain = [re.sub(r"\]\([^)]*\)", "", heading).lower() for heading in headings]
+    return {re.sub(r"[^\w\- ]", "", heading).replace(" ", "-") for heading in plain}
+
+
+def test_source_files_that_pages_name_exist() -> None:
+    """In full, or without the part's own package: `server/rounds.py` for `server/pocketfed/server/rounds.py`."""
+    for page in (page for page in PAGES if page.name != "secure-aggregation.md"):  # names files of a design
+        for part, rest in re.findall(
+            r"`(core|server|mobile_client|export|simulator|tests|benchmarks|configs)/([\w/\-]+\.(?:py|json|toml|proto))`",
+            page.read_text(),
+        ):
+            short = REPOSITORY / part / "pocketfed" / part / rest
+            assert (REPOSITORY / part / rest).exists() or short.exists(), f"{page.name}: {part}/{rest}"
+
+
+def test_messages_in_troubleshooting_are_those_of_the_code() -> None:
+    """Between what stands for something else: `…`, and fields of the log such as `round=3`."""
+    constants = {
+        node.value
+        for part in ("core", "server", "mobile_client", "export", "simulator")
+        for path in (REPOSITORY / part / "pocketfed").rglob("*.py")
+        for node in ast.walk(ast.parse(path.read_text()))
+        if isinstance(node, ast.Constant) and isinstance(node.value, str)
+    }
+    text = (REPOSITORY / "docs" / "troubleshooting.md").read_text()
+    for block in re.findall(r"```text\n(.*?)```", text, flags=re.DOTALL):
+        for line in block.splitlines():
+            fragments = re.split("…", re.sub(r" \w+=(\"[^\"]*\"|\S+)", "…", line))
+            for fragment in filter(None, map(str.strip, fragments)):
+                assert any(fragment in constant for constant in constants), f"{line}: {fragment}"

@@ -184,7 +184,7 @@ class DeploymentConfig(Section):
     that says it is one; a fold may hold `most_phones` updates. The last `keep_checkpoints` stay on disk.
     """
 
-    minimum: Count = 2
+    minimum: Count = 1
     over_selection: Annotated[float, Field(ge=0, le=10)] = 0.3
     deadline: Positive = 600.0
     quorum: Share = 0.5
