@@ -411,8 +411,12 @@ def test_privacy_in_the_docs_is_the_shipped_one_and_has_those_defaults() -> None
 
 def test_local_links_lead_somewhere() -> None:
     for page in PAGES:
-        for target in re.findall(r"\]\(([^)]+)\)|src=\"([^\"]+)\"", _prose(page)):
-            link, _, anchor = (target[0] or target[1]).partition("#")
+        text = _prose(page)
+        defined = dict(re.findall(r"^\[(`[^\]]+`)\]: (\S+)$", text, flags=re.MULTILINE))
+        assert set(re.findall(r"\[(`[^\]]+`)\](?!\()", text)) <= defined.keys(), page.name
+        found = re.findall(r"\]\(([^)]+)\)|src=\"([^\"]+)\"", text)
+        for target in [first or second for first, second in found] + [*defined.values()]:
+            link, _, anchor = target.partition("#")
             if "://" in link:
                 continue
             there = page.parent / link if link else page
