@@ -70,10 +70,10 @@ def _command(command: click.Command) -> Iterator[str]:
         # Of arguments, this typer with this click loses the help on the way.
         stated = getattr(hints[str(parameter.name)], "__metadata__", ())
         yield _parameter(parameter, next((info.help for info in stated if getattr(info, "help", None)), ""))
-    if examples := [line.strip() for line in examples.splitlines() if line.strip()]:
+    if lines := [line.strip() for line in examples.splitlines() if line.strip()]:
         yield ""
         yield "```text"
-        yield from examples
+        yield from lines
         yield "```"
 
 
