@@ -288,7 +288,7 @@ def test_mistakes_cost_nothing_that_is_there(folder: Path, tmp_path: Path, pocke
     (tmp_path / "thesis").mkdir()
     (tmp_path / "thesis" / "chapter.tex").write_text("years of work")
     shown = pocketfed("bundle", "--out", tmp_path / "thesis", "--force")
-    assert (shown.code, "exists; choose another folder" in shown.err) == (2, True)
+    assert (shown.code, "thesis exists and is no whole bundle" in shown.err) == (2, True)
     assert (tmp_path / "thesis" / "chapter.tex").exists()
     shown = pocketfed("bundle", folder / "made" / "config.toml", "--from", folder, "--out", tmp_path / "b")
     assert (shown.code, "give CONFIG or --from, not both" in shown.err) == (2, True)
