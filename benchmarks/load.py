@@ -133,11 +133,6 @@ def main(
 ) -> None:
     """Print the figures as Markdown."""
     logging.disable(logging.WARNING)  # of phones whose server has ended
-    print(measure(phones, rounds))
-
-
-def measure(phones: int, rounds: int) -> str:
-    """Serve so many phones for so many rounds; the figures as Markdown."""
     homes = MEMORY if MEMORY.is_dir() else None
     with (
         tempfile.TemporaryDirectory(prefix="pocketfed-load-") as name,
@@ -158,7 +153,7 @@ def measure(phones: int, rounds: int) -> str:
             warm, after = _watch(process, folder / "state" / "metrics.jsonl", rounds)
             tally.over = True
         lines = (folder / "state" / "metrics.jsonl").read_text().splitlines()
-        return report(phones, [json.loads(line) for line in lines], tally, before, warm, after)
+        print(report(phones, [json.loads(line) for line in lines], tally, before, warm, after))
 
 
 def report(
