@@ -4,7 +4,6 @@ import json
 import os
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
@@ -74,6 +73,11 @@ def raise_version(folder: Path) -> None:
     (folder / MANIFEST).write_text(json.dumps({**manifest, "version": 9}, indent=2))
 
 
+def lead_out(folder: Path) -> None:
+    (folder / "embed.pte").rename(folder.parent / "elsewhere")
+    (folder / "embed.pte").symlink_to(folder.parent / "elsewhere")
+
+
 MUTATIONS: dict[str, tuple[Callable[[Path], object], str]] = {
     "a file is gone": (lambda f: (f / "embed.pte").unlink(), r"embed\.pte cannot be read"),
     "a file too many": (lambda f: (f / "extra.pte").write_bytes(b""), r"extra\.pte is in no manifest"),
@@ -83,10 +87,7 @@ MUTATIONS: dict[str, tuple[Callable[[Path], object], str]] = {
     "a folder that is a link": (
         lambda f: (f / "Embed.mlpackage" / "extra").symlink_to(f.parent), "extra is a link, and a bundle has none",
     ),
-    "a program that is a link": (
-        lambda f: (f / "embed.pte").symlink_to((f / "embed.pte").rename(f.parent / "elsewhere")),
-        r"embed\.pte is a link, and a bundle has none",
-    ),
+    "a program that is a link": (lead_out, r"embed\.pte is a link, and a bundle has none"),
     "a pipe": (lambda f: os.mkfifo(f / "extra"), "extra is in no manifest"),
     "a manifest without end": (
         lambda f: os.truncate(f / MANIFEST, LARGEST_MANIFEST + 1), "is larger than 4194304 bytes",
@@ -196,9 +197,9 @@ def test_a_manifest_must_agree_with_its_files(signed: Bundle) -> None:
         (signed.folder / MANIFEST).write_text(json.dumps({**manifest, **change}))
         with pytest.raises(BundleError, match=message):
             read_bundle(signed.folder)
-    programs: dict[str, Any] = {"programs": {"embed.pte": {}, "Embed.mlpackage": {}}}
-    (signed.folder / MANIFEST).write_text(json.dumps({**manifest, **programs}))
-    assert read_bundle(signed.folder).manifest["programs"] == programs["programs"]
+    programs: dict[str, object] = {"embed.pte": {}, "Embed.mlpackage": {}}
+    (signed.folder / MANIFEST).write_text(json.dumps({**manifest, "programs": programs}))
+    assert read_bundle(signed.folder).manifest["programs"] == programs
 
 
 def test_another_format_says_what_to_do(signed: Bundle) -> None:
