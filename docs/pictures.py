@@ -36,13 +36,13 @@ SETTINGS = {
     "fleet": {"phones": PHONES, "alpha": 1.0, "photos_only": 0.0, "sounds_only": 0.0},
     "deployment": {"minimum": PHONES - 1},
 }
-WIDTH, TALLEST, MARGIN = 1100, 4000, 40
-"""Of pictures, pixels."""
+WIDTH, TALLEST, MARGIN, REPORT = 1100, 4000, 40, 2330
+"""Of pictures, pixels. The report is cut below its maps: tables of rounds and settings follow."""
 
 
 def main(run: Path) -> None:
     """Both pictures; `run` is the folder of a simulation."""
-    take(f"file://{(run / 'report.html').resolve()}", HERE / "report.png")
+    take(f"file://{(run / 'report.html').resolve()}", HERE / "report.png", REPORT)
     with tempfile.TemporaryDirectory(prefix="pocketfed-pictures-") as folder:
         serve(Path(folder))
 
@@ -113,8 +113,8 @@ def wait_for(found: Any, server: subprocess.Popen[bytes]) -> Any:
     return value
 
 
-def take(url: str, picture: Path) -> None:
-    """A page as Chromium shows it, from top to bottom."""
+def take(url: str, picture: Path, tallest: int = TALLEST) -> None:
+    """A page as Chromium shows it, from the top to its end or to `tallest` pixels."""
     names = ("chromium", "chromium-browser", "google-chrome")
     browser = next(filter(None, map(shutil.which, names)), None)
     if browser is None:
@@ -123,14 +123,14 @@ def take(url: str, picture: Path) -> None:
         subprocess.run(
             [
                 browser, "--headless=new", "--no-sandbox", "--disable-gpu", "--hide-scrollbars", "--no-first-run",
-                f"--user-data-dir={profile}", f"--window-size={WIDTH},{TALLEST}", f"--screenshot={picture}", url,
+                f"--user-data-dir={profile}", f"--window-size={WIDTH},{tallest}", f"--screenshot={picture}", url,
             ],
             check=True, capture_output=True, timeout=300,
         )  # fmt: skip
     with Image.open(picture) as image:
         pixels = np.asarray(image.convert("RGB"))
         filled = np.flatnonzero((pixels != pixels[-1, -1]).any(axis=(1, 2)))
-        image.crop((0, 0, WIDTH, int(filled[-1]) + MARGIN)).save(picture, optimize=True)
+        image.crop((0, 0, WIDTH, min(tallest, int(filled[-1]) + MARGIN))).save(picture, optimize=True)
 
 
 if __name__ == "__main__":
