@@ -67,7 +67,7 @@ def _command(command: click.Command) -> Iterator[str]:
     yield "|---|---|---|---|"
     hints = get_type_hints(command.callback, include_extras=True)
     for parameter in command.params:
-        # Of arguments, this typer with this click loses the help on the way.
+        # Of arguments, click keeps no help: typer does.
         stated = getattr(hints[str(parameter.name)], "__metadata__", ())
         yield _parameter(parameter, next((info.help for info in stated if getattr(info, "help", None)), ""))
     if lines := [line.strip() for line in examples.splitlines() if line.strip()]:

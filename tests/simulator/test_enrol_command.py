@@ -46,9 +46,7 @@ def test_a_phone_that_is_enrolled_while_the_server_runs_takes_part_from_then_on(
         wait_for(lambda: phones[2].fault, "the unknown phone is refused")
         assert isinstance(phones[2].fault, ServerError)
         assert "does not know this phone's key" in str(phones[2].fault)
-        assert f"pocketfed enrol '{load_or_create_key(phones[2].home.key).public_openssh}'" in str(
-            phones[2].fault
-        )
+        assert f"holds: {load_or_create_key(phones[2].home.key).public_openssh}" in str(phones[2].fault)
 
         # From another process, as an operator does.
         command = [

@@ -264,7 +264,10 @@ def test_an_unknown_phone_is_told_how_to_be_enrolled(
     shown = pocketfed("phone", "--server", server.url, *flags)
     server.stop()
     assert shown.code == 2
-    assert "pocketfed enrol 'ecdsa-sha2-nistp256 " in shown.err
+    assert (
+        "pocketfed enrol --state STATE key.pub, where key.pub, of the phone's home, holds: ecdsa-sha2-nistp256 "
+        in shown.err
+    )
 
 
 @pytest.mark.parametrize(

@@ -143,7 +143,8 @@ class Membership:
         now = self._monotonic()
         self._refused_since = self._refused_since or now
         server = self._fleet.caller.server
-        enrol = f"pocketfed enrol '{self._fleet.caller.key.public_openssh}'"
+        key = self._fleet.caller.key.public_openssh
+        enrol = f"pocketfed enrol --state STATE key.pub, where key.pub, of the phone's home, holds: {key}"
         if certain or now - self._refused_since > (PATIENCE + 1) * self.interval:
             self._seen = replace(self._seen, activating=False)
             self._save(self._seen)
