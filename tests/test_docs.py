@@ -25,6 +25,7 @@ from pocketfed.core.backbones.scales_file import read_scales, shipped_scales
 from pocketfed.core.errors import BundleError
 from pocketfed.core.learning_task import initial_weights
 from pocketfed.mobile_client.delivery import Depot
+from pocketfed.server.certificates import make_certificates
 from pocketfed.server.checkpoint import Checkpoint, save_checkpoint
 from pocketfed.simulator.bench.run import Figures
 from pocketfed.simulator.cli import main
@@ -216,6 +217,7 @@ def test_servers(
 ) -> None:
     """The command understands it and gets as far as the bundle, which is absent; `test_a_deployment` has the rest."""
     monkeypatch.chdir(tmp_path)
+    make_certificates(tmp_path / "certs", ["127.0.0.1"])
     assert run(shlex.split(command)[1:], monkeypatch) == 2
     assert re.search("is no bundle|cannot be read", capsys.readouterr().err)
 
@@ -298,6 +300,7 @@ def _lines(process: subprocess.Popen[str]) -> Iterator[str]:
 
 def test_enrolments_are_understood(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
+    assert run(["enrol", "--state", "server", "--new", "phones/first"], monkeypatch) == 0
     for command in calls("enrol"):
         words = shlex.split(command)[1:]
         assert run(words, monkeypatch) == (2 if "KEY.pub" in words else 0)

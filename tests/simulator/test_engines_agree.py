@@ -103,7 +103,8 @@ def deployed(config: Config, folder: Path) -> list[NDArray[np.float32]]:
 def check_the_same(ours: list[NDArray[np.float32]], theirs: list[NDArray[np.float32]]) -> None:
     """After every round; and each round has changed them, or this would say nothing."""
     for number, (mine, other) in enumerate(zip(ours, theirs, strict=True)):
-        assert np.abs(mine - other).max() <= 1e-6 * np.abs(other).max(), f"round {number}"
+        apart = np.linalg.norm(mine.astype(np.float64) - other)
+        assert apart <= 1e-6 * np.linalg.norm(other), f"round {number}"
         if number:
             assert np.abs(mine - ours[number - 1]).max() > 1e-4 * np.abs(mine).max()
 

@@ -107,7 +107,8 @@ def run(faults: dict[int, str], phones: int = 5, rounds: int = 3, patience: floa
     terms = Terms(deadline=patience)
     decisions = Rounds(LAYOUT, FedAvg(), lambda r: Plan(r, 0, {}, False, Hyper()), seed=0, terms=terms)
     start = np.full(SIZE, 100, dtype=np.float32)
-    server = build_server_app(decisions, GlobalModel(start), range(1, rounds + 1), Roster(), recorder, phones)
+    roster = Roster(rests=False)  # as `simulate` has it
+    server = build_server_app(decisions, GlobalModel(start), range(1, rounds + 1), roster, recorder, phones)
     with InProcessGrid(functools.partial(phones_that, faults), phones, workers=2) as grid:
         server(grid, Context(run_id=1, node_id=1, node_config={}, state=RecordDict(), run_config={}))
     return recorder.outcomes

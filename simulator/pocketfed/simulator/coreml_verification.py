@@ -77,7 +77,7 @@ def _embedding(
             return found
 
         kind = str(precision) if stored == "float16" else f"{precision}, {stored}"
-        inside = "the package inside, " if about["runtime"] == "executorch" else ""
+        inside = "package inside, " if about["runtime"] == "executorch" else ""
         found, right = in_batches(run, rows, batch, wanted)
         what = f"{inside}batch of {batch}"
         yield Parity(file, what, kind, distance(found, right), lost=lost_of(found, right))

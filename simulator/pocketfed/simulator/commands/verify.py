@@ -55,7 +55,7 @@ def verify(
 
         load_plugins(plugin or [])
         rows = list(verify_programs(bundle, lambda name: status.update(f"running {name}")))
-    table = Table("what", "precision", "largest error", "at most", "lost", "")
+    table = Table("what", "precision", "error, at most", "lost", "")
     former = ""
     for row in rows:
         if row.program != former:
@@ -63,7 +63,7 @@ def verify(
             table.add_row(f"[bold]{row.program}[/bold]")
         former = row.program
         table.add_row(
-            f"  {row.what}", row.precision, f"{row.error:.1e}", f"{row.bound:.0e}",
+            f"  {row.what}", row.precision, f"{row.error:.1e}, {row.bound:.0e}",
             f"{row.lost:.1%}" if row.lost else "", "ok" if row.agrees else "[red]disagrees[/red]",
         )  # fmt: skip
     console.print(table)
