@@ -17,6 +17,7 @@ def test_ten_steps_equal_torch_optim(small_task: LearningTask, modality: Modalit
     """The oracle is a module with parameters, autograd through `backward`, and torch.optim.SGD."""
     method = step_method(small_task, [modality])
     theta, _, anchor, captures, _, hyper = random_inputs(method, small_task, seed=3)
+    hyper[0] = 0.005  # at larger rates ten steps carry roundings, which differ between processors, too far apart
     rate, momentum, decay, proximal, temperature = (float(x) for x in hyper[:5])
     encoder = build_encoder("compact", seed=3)
     optimiser = torch.optim.SGD(encoder.parameters(), rate, momentum, weight_decay=decay)
@@ -36,8 +37,7 @@ def test_ten_steps_equal_torch_optim(small_task: LearningTask, modality: Modalit
         (oracle + 0.5 * proximal * pull).backward()  # type: ignore[no-untyped-call]
         optimiser.step()
 
-        # Of about 3; two ways to add up 10 steps in float32 part by 6e-5 on some processors.
-        assert abs(float(loss) - float(oracle.detach())) < 1e-4
+        assert abs(float(loss) - float(oracle.detach())) < 5e-5
     expected = small_task.layout.pack(dict(encoder.named_parameters())).detach()
     assert torch.linalg.norm(theta - expected) < 1e-5 * torch.linalg.norm(expected)
 
