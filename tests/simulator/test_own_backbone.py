@@ -116,8 +116,10 @@ def test_a_classifier_names_captures_by_the_labels_of_the_manifest(made: Path, p
     assert about["labels"] == ["bright", "dark"]
     assert (about["trained_on"], about["held_out"], about["chance"]) == (32, 8, 0.625)
     method = bundle.manifest["programs"]["classify_photo.pte"]["methods"]["classify_photo"]
-    assert method["inputs"] == [{"name": "photo captures", "shape": [1, 16, 16, 3], "dtype": "uint8"}]
-    assert method["outputs"] == [{"name": "scores", "shape": [1, 2], "dtype": "float32"}]
+    (taken,), (given,) = method["inputs"], method["outputs"]
+    assert (taken["name"], taken["shape"], taken["dtype"]) == ("photo captures", [1, 16, 16, 3], "uint8")
+    assert (given["name"], given["shape"], given["dtype"]) == ("scores", [1, 2], "float32")
+    assert given["unit"] == "logits in the order of the labels"
     runtime = ExecutorchRuntime((made / "bundle" / "classify_photo.pte").read_bytes())
     for value, label in ((200, "bright"), (50, "dark")):
         (scores,) = runtime.run("classify_photo", [np.full((1, 16, 16, 3), value, dtype=np.uint8)])

@@ -95,7 +95,7 @@ def test_figures_of_a_network(pocketfed: Callable[..., Shown], plugin: Path, tmp
     step = rows["learning step on photos"]
     assert step["ratio_to_eager"] == step["executorch"]["median_ms"] / step["eager"]["median_ms"]
     assert step["executorch"]["p95_ms"] >= step["executorch"]["median_ms"] > 0
-    assert step["loss_error"] < 1e-6
+    assert step["loss_error"] < 3e-6  # roundings, which differ from processor to processor
     assert step["weights_error"] < 1e-5
     assert step["program_bytes"] > 10_000
     assert step["arena_bytes"] > 10_000
