@@ -17,7 +17,7 @@ def test_ten_steps_equal_torch_optim(small_task: LearningTask, modality: Modalit
     """The oracle is a module with parameters, autograd through `backward`, and torch.optim.SGD."""
     method = step_method(small_task, [modality])
     theta, _, anchor, captures, _, hyper = random_inputs(method, small_task, seed=3)
-    hyper[0] = 0.005  # at larger rates ten steps carry roundings, which differ between processors, too far apart
+    hyper[0] = 0.005  # at larger rates ten steps amplify roundings, which differ between processors
     rate, momentum, decay, proximal, temperature = (float(x) for x in hyper[:5])
     encoder = build_encoder("compact", seed=3)
     optimiser = torch.optim.SGD(encoder.parameters(), rate, momentum, weight_decay=decay)
