@@ -134,3 +134,29 @@ def test_scales_by_channel_and_by_block() -> None:
     assert sparse.tolist() == [[5.0, 0.0], [0.0, 6.0]]
     steps = OPERATORS["quantize"](torch.tensor([0.6, -99.0]), torch.tensor(0.5))
     assert steps.tolist() == [1.0, -128.0]
+
+
+@given(
+    st.integers(1, 6),
+    st.integers(1, 3),
+    st.integers(1, 3),
+    st.integers(0, 1),
+    st.integers(0, 2),
+    st.booleans(),
+)
+def test_a_transposed_convolution_is_pytorchs_also_beyond_its_input(
+    size: int, kernel: int, stride: int, padding: int, behind: int, groups: bool
+) -> None:
+    behind = min(behind, stride - 1)
+    padding = min(padding, kernel // 2)
+    parts = 2 if groups else 1
+    net = torch.nn.ConvTranspose2d(4, 2, kernel, stride, padding, output_padding=behind, groups=parts)
+    x = torch.rand(3, 4, size, size + 1)
+    with torch.no_grad():
+        expected = net(x)
+        found = OPERATORS["conv_transpose"](
+            x, net.weight, net.bias, ints(*[padding] * 4), ints(*expected.shape), "custom", ints(stride, stride),
+            groups=parts,
+        )  # fmt: skip
+    assert found.shape == expected.shape
+    assert torch.allclose(found, expected, atol=1e-6)

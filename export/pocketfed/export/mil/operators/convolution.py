@@ -51,7 +51,7 @@ def conv_transpose(
         raise ValueError(f"a transposed convolution padded by {pad_type!r} is not known here")
     axes = x.dim() - 2
     steps, spread = integers_or(strides, [1] * axes), integers_or(dilations, [1] * axes)
-    whole: Tensor = TRANSPOSED[axes - 1](x, weight, bias, steps, 0, 0, int(groups), spread)
+    whole: Tensor = TRANSPOSED[axes - 1](x, weight, None, steps, 0, 0, int(groups), spread)
     amounts = integers_or(pad, [0] * (2 * axes)) if pad_type == "custom" else [0] * (2 * axes)
     sizes = None if output_shape is None else integers(output_shape)[2:]
     for axis in range(axes):
@@ -62,7 +62,8 @@ def conv_transpose(
             grow = [0, 0] * (axes - 1 - axis) + [0, before + size - have]
             whole = functional.pad(whole, grow)
         whole = whole.narrow(2 + axis, before, size)
-    return whole
+    # Last, as what was added behind has it too.
+    return whole if bias is None else whole + bias.reshape(-1, *[1] * axes)
 
 
 OPERATORS: dict[str, Callable[..., Any]] = {"conv": conv, "conv_transpose": conv_transpose}
