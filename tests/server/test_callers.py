@@ -27,14 +27,7 @@ NEWCOMERS = {"/v1/fleet/register-node": (412, 2001), "/v1/fleet/activate-node": 
 """What Flower answers to a key that is not enrolled; phones go by it."""
 
 
-@pytest.fixture(autouse=True)
-def _quiet() -> Iterator[None]:
-    """Flower logs every refusal, in colours."""
-    logger = logging.getLogger("flwr")
-    level = logger.level
-    logger.setLevel(logging.CRITICAL)
-    yield
-    logger.setLevel(level)
+pytestmark = pytest.mark.usefixtures("quiet_flower")
 
 
 @pytest.fixture(scope="module")

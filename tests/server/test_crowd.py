@@ -1,9 +1,7 @@
 """Flower's state under a crowd: nobody finds it locked, and nothing piles up."""
 
-import logging
 import threading
 import time
-from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -24,14 +22,7 @@ from pocketfed.server.flower_private import Fleet, GivenUp, with_id
 CROWD = 24
 
 
-@pytest.fixture(autouse=True)
-def _quiet() -> Iterator[None]:
-    """Flower logs every message, in colours."""
-    logger = logging.getLogger("flwr")
-    level = logger.level
-    logger.setLevel(logging.CRITICAL)
-    yield
-    logger.setLevel(level)
+pytestmark = pytest.mark.usefixtures("quiet_flower")
 
 
 def sessions(fleet: Fleet) -> int:

@@ -1,9 +1,7 @@
 """Rounds over the wire: Flower's Fleet API in this process, phones that speak it, and phones that misuse it."""
 
 import dataclasses
-import logging
 import re
-from collections.abc import Iterator
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
@@ -38,14 +36,7 @@ HONEST = 3
 """Phones 0, 1 and 2 add 1, 2 and 3 in every round; the rogue, number 9, would add 10."""
 
 
-@pytest.fixture(autouse=True)
-def _quiet() -> Iterator[None]:
-    """Flower logs every message, in colours."""
-    logger = logging.getLogger("flwr")
-    level = logger.level
-    logger.setLevel(logging.CRITICAL)
-    yield
-    logger.setLevel(level)
+pytestmark = pytest.mark.usefixtures("quiet_flower")
 
 
 class Outcomes(RoundWatcher):

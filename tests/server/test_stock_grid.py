@@ -1,6 +1,5 @@
 """Rounds on the grid of a stock Flower run: Flower's own `HttpGrid` and server, and phones that misuse them."""
 
-import logging
 import time
 from collections.abc import Iterable, Iterator
 from contextlib import ExitStack
@@ -26,14 +25,7 @@ from tests.server.test_fleet_grid import FAULTS, HONEST, START, Outcomes, decisi
 POLL = 0.05
 
 
-@pytest.fixture(autouse=True)
-def _quiet() -> Iterator[None]:
-    """Flower logs every message, in colours."""
-    logger = logging.getLogger("flwr")
-    level = logger.level
-    logger.setLevel(logging.CRITICAL)
-    yield
-    logger.setLevel(level)
+pytestmark = pytest.mark.usefixtures("quiet_flower")
 
 
 @pytest.fixture

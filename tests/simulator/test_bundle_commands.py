@@ -14,7 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from pocketfed.core.bundle import Contents, read_bundle, write_bundle
+from pocketfed.core.bundle import Bundle, Contents, read_bundle, write_bundle
 from pocketfed.core.errors import ExportError
 from pocketfed.core.learning_task import LearningTask
 from pocketfed.core.signing import make_signing_key, read_signing_key
@@ -195,10 +195,8 @@ def test_a_program_that_ignores_its_captures_disagrees_although_it_is_near_all_r
     ).agrees
 
 
-def test_programs_that_the_manifest_does_not_name_are_not_passed_over(
-    folder: Path, tmp_path: Path, pocketfed: Run
-) -> None:
-    bundle = read_bundle(folder / "made")
+def contents_of(bundle: Bundle) -> Contents:
+    """Of which the same bundle can be written, or another."""
     files = {
         name: (bundle.folder / name).read_bytes()
         for name in bundle.release.files
@@ -208,9 +206,15 @@ def test_programs_that_the_manifest_does_not_name_are_not_passed_over(
         name: bundle.manifest[name] for name in ("programs", "backbone", "features", "optimiser", "plugins")
     }
     config = (bundle.folder / "config.toml").read_text()
-    stated = {**about, "programs": {}}
-    contents = Contents(bundle.spec, bundle.read_layout(), bundle.weights, config, files, stated)
-    write_bundle(tmp_path / "other", contents)
+    return Contents(bundle.spec, bundle.read_layout(), bundle.weights, config, files, about)
+
+
+def test_programs_that_the_manifest_does_not_name_are_not_passed_over(
+    folder: Path, tmp_path: Path, pocketfed: Run
+) -> None:
+    contents = contents_of(read_bundle(folder / "made"))
+    silent = {**contents.about, "programs": {}}
+    write_bundle(tmp_path / "other", dataclasses.replace(contents, about=silent))
     shown = pocketfed("verify", tmp_path / "other")
     assert shown.code == 2
     assert "other programs than its files" in shown.err
@@ -218,17 +222,8 @@ def test_programs_that_the_manifest_does_not_name_are_not_passed_over(
 
 
 def test_programs_with_other_weights_inside_disagree(folder: Path, tmp_path: Path, pocketfed: Run) -> None:
-    bundle = read_bundle(folder / "made")
-    files = {
-        name: (bundle.folder / name).read_bytes()
-        for name in bundle.release.files
-        if "/" in name or name.endswith("pte")
-    }
-    about = {
-        name: bundle.manifest[name] for name in ("programs", "backbone", "features", "optimiser", "plugins")
-    }
-    config = (bundle.folder / "config.toml").read_text()
-    other = Contents(bundle.spec, bundle.read_layout(), np.roll(bundle.weights, 1), config, files, about)
+    contents = contents_of(read_bundle(folder / "made"))
+    other, about = dataclasses.replace(contents, weights=np.roll(contents.weights, 1)), contents.about
     write_bundle(tmp_path / "other", other)
     shown = pocketfed("verify", tmp_path / "other")
     assert shown.code == 1

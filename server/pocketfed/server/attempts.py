@@ -3,8 +3,9 @@
 import time
 from collections.abc import Callable, Iterable
 
-from pocketfed.server.outcome import NOES, Failure
-from pocketfed.server.terms import Terms
+from pocketfed.server.aggregators import Broadcast
+from pocketfed.server.outcome import NOES, Failure, Outcome, RoundWatcher
+from pocketfed.server.terms import Rounds, Terms
 
 
 class Attempts:
@@ -25,10 +26,19 @@ class Attempts:
         """Whether the round may be begun (anew)."""
         return self._left > 0
 
-    def spoilt(self) -> None:
-        """The one that is running had answers enough, and no model that can be used."""
-        self.number += 1
-        self._left -= 1
+    def objection(
+        self, outcome: Outcome, rounds: Rounds, begun: Broadcast, watcher: RoundWatcher
+    ) -> str | None:
+        """Why the one that is running came to no model that can be used, although it had answers enough; None if it did.
+
+        The watcher is told, and an attempt is spent.
+        """
+        problem = rounds.objection(outcome.model, begun)
+        if problem is not None:
+            self.number += 1
+            self._left -= 1
+            watcher.trouble(problem)
+        return problem
 
     def failed(self, missing: int, failures: Iterable[Failure]) -> None:
         """The one that is running has failed for lack of answers.

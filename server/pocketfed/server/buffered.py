@@ -101,11 +101,9 @@ def _until_it_counts(
         failures, problem = version.fold.failures, None
         if version.counted >= enough:
             outcome = version.fold.outcome(version.asked, clock.seconds, clock.phases, attempt)
-            problem = rounds.objection(outcome.model, begun)
+            problem = attempts.objection(outcome, rounds, begun, watcher)
             if problem is None:
                 return outcome
-            attempts.spoilt()
-            watcher.trouble(problem)
         else:
             attempts.failed(enough - version.counted, failures)
         watcher.abandoned(begun.round, attempt, failures)

@@ -112,11 +112,9 @@ def _until_it_counts(
         failures, problem = fold.failures, None
         if fold.fresh >= needed:
             outcome = fold.outcome(len(cohort), clock.seconds, clock.phases, attempt)
-            problem = rounds.objection(outcome.model, begun)
+            problem = attempts.objection(outcome, rounds, begun, watcher)
             if problem is None:
                 return outcome
-            attempts.spoilt()
-            watcher.trouble(problem)
         else:
             attempts.failed(needed - fold.fresh, failures)
         watcher.abandoned(begun.round, attempt, failures)
