@@ -79,7 +79,12 @@ class SuperLink:
         files = dict(zip(("ssl_certfile", "ssl_keyfile"), map(str, certificate or ()), strict=False))
         # Uvicorn's own set-up of logs closes every handler of the process, and absl's handler then closes the stream
         # that it was made with, which is pytest's.
-        options: dict[str, Any] = {"log_config": None, "log_level": "critical", "access_log": False, "ws": "none"}
+        options: dict[str, Any] = {
+            "log_config": None,
+            "log_level": "critical",
+            "access_log": False,
+            "ws": "none",
+        }
         self._uvicorn = uvicorn.Server(uvicorn.Config(app, "127.0.0.1", port, **options, **files))
         self._thread = threading.Thread(target=self._uvicorn.run, daemon=True)
         self._thread.start()
