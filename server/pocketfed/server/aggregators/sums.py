@@ -2,20 +2,25 @@
 
 Adding one update after the other to float64 sums is bound by memory: each would read and write all sums. So up to
 `GROUP` updates wait; then a block of all of them at a time, small enough for a core's cache, is multiplied and summed
-in float32 and added to the float64 sums. Against sums in float64 alone, a result differs by at most `GROUP` roundings
-of float32, 5e-7 of the largest weight that took part, however many updates there are.
+in float32, by BLAS, and added to the float64 sums. Against sums in float64 alone, a result differs by at most `GROUP`
+roundings of float32, 1e-6 of the largest weight that took part, however many updates there are.
 """
 
 from dataclasses import dataclass, field
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.linalg.blas import saxpy
+from threadpoolctl import ThreadpoolController
 
 from pocketfed.core.plan import Update
 from pocketfed.server.aggregators.aggregator import BLOCK, Broadcast
 
-GROUP = 8
+GROUP = 16
 """Updates that wait to be added: the memory of a fold is that of its sums and of so many models."""
+
+# It would spread each block over all cores, which is more work than the block.
+_BLAS = ThreadpoolController().select(user_api="blas")
 
 Waiting = list[tuple[NDArray[np.float32], tuple[float, ...]]]
 """Weights of updates, and the factor of each sum."""
@@ -69,16 +74,16 @@ def settle(total: NDArray[np.float64], waiting: Waiting) -> None:
     if not waiting:
         return
     sums, size = total.shape
-    partial, product = (np.empty(min(BLOCK, size), np.float32) for _ in range(2))
-    for start in range(0, size, BLOCK):
-        blocks = [weights[start : start + BLOCK] for weights, _ in waiting]
-        width = len(blocks[0])
-        for i in range(sums):
-            np.multiply(blocks[0], waiting[0][1][i], out=partial[:width])
-            for block, (_, factors) in zip(blocks[1:], waiting[1:], strict=True):
-                np.multiply(block, factors[i], out=product[:width])
-                partial[:width] += product[:width]
-            total[i, start : start + width] += partial[:width]
+    room = np.empty(min(BLOCK, size), np.float32)
+    with _BLAS.limit(limits=1):
+        for start in range(0, size, BLOCK):
+            blocks = [weights[start : start + BLOCK] for weights, _ in waiting]
+            partial = room[: len(blocks[0])]
+            for i in range(sums):
+                np.multiply(blocks[0], waiting[0][1][i], out=partial)
+                for block, (_, factors) in zip(blocks[1:], waiting[1:], strict=True):
+                    saxpy(block, partial, a=factors[i])
+                total[i, start : start + len(partial)] += partial
     waiting.clear()
 
 
@@ -108,9 +113,12 @@ def same_round(first: Broadcast, second: Broadcast) -> Broadcast:
 
 def mean(state: Sums, which: int = 0) -> NDArray[np.float32]:
     """Each slice's total divided by its weight; slices that nobody contributed to stay as they were."""
-    result, total = state.begun.weights.copy(), state.total[which]
-    for part, weight in zip(state.begun.layout.slices, state.weight[which], strict=True):
+    begun, total = state.begun, state.total[which]
+    result = np.empty_like(begun.weights)
+    for part, weight in zip(begun.layout.slices, state.weight[which], strict=True):
+        span = slice(part.offset, part.offset + part.size)
         if weight != 0:
-            span = slice(part.offset, part.offset + part.size)
-            result[span] = total[span] / weight
+            np.divide(total[span], weight, out=result[span], casting="same_kind")
+        else:
+            result[span] = begun.weights[span]
     return result
