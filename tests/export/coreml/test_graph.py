@@ -41,6 +41,7 @@ def everything(x: Tensor) -> tuple[Tensor, ...]:
         x.mean((1, 2)),
         x.sum(),
         x.mean(2, keepdim=True).expand(2, 6, 3),
+        torch.softmax(x, 1) + torch.softmax(2 * x, -1),
     )
 
 
@@ -48,6 +49,12 @@ def test_every_operator_computes_what_pytorch_does(tmp_path: Path) -> None:
     x = torch.randn(2, 6, 6, generator=torch.Generator().manual_seed(0))
     for found, wanted in zip(ran(everything, x, tmp_path / "e.mlpackage"), everything(x), strict=True):
         assert torch.allclose(found, wanted.reshape(found.shape), atol=1e-5)
+
+
+def test_no_twin_is_left_out() -> None:
+    called = {node.target for node in lower(everything, (torch.zeros(2, 6, 6),)).graph.nodes}
+    # Bytes have a test of their own; averages over an image are written so only beside convolutions, as in test_training.
+    assert {aten._to_copy.default, aten.mean.dim} == RULES.keys() - called
 
 
 def test_bytes_come_as_floats(tmp_path: Path) -> None:

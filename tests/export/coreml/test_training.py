@@ -9,7 +9,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from pocketfed.core.backbones import BACKBONES
+from pocketfed.core.backbones import BACKBONES, PHONES
 from pocketfed.core.captures import embedded_photos, embedded_sounds
 from pocketfed.core.hyper import Hyper
 from pocketfed.core.learning_step import gradient_method, step_method
@@ -17,7 +17,9 @@ from pocketfed.core.learning_task import LearningTask, initial_weights, learning
 from pocketfed.core.modality import Modality
 from pocketfed.core.views import PhotoView, SoundView
 from pocketfed.export.coreml.convert import save
+from pocketfed.export.coreml.graph import refuse_unknown
 from pocketfed.export.coreml.training import INPUTS, training_package
+from pocketfed.export.lowering import Passes, lower
 from pocketfed.export.mil import execute, read_package
 from tests.conftest import random_inputs
 
@@ -96,6 +98,14 @@ def test_the_gradient_is_that_of_autograd(tiny: LearningTask) -> None:
         method.function(theta + sign * 1e-2 * direction, captures, noise, hyper)[0] for sign in (1, -1)
     )
     assert float((up - down) / 2e-2) == pytest.approx(float(gradient.norm()), rel=2e-2)
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("name", [*PHONES, "timm:mobilenetv3_small_050"])
+def test_core_ml_has_a_twin_of_every_operator_of_every_family(name: str) -> None:
+    task = learning_task(name, {Modality.SOUND: SoundView(samples=4000, height=32, width=32)}, batch=4)
+    method = gradient_method(task, Modality.SOUND)
+    refuse_unknown(lower(method.function, method.example, Passes(batch_pieces=False)))
 
 
 @pytest.mark.long

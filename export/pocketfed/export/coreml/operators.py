@@ -64,17 +64,16 @@ def _hardtanh(mb: Any, x: Any, low: Any = -1.0, high: Any = 1.0, *, name: str, l
     return mb.clip(x=x, alpha=np.float32(low), beta=np.float32(high), name=name)
 
 
-def _hardswish(mb: Any, x: Any, *, name: str, like: fx.Node) -> Any:
-    gate = mb.sigmoid_hard(x=x, alpha=np.float32(1 / 6), beta=np.float32(0.5), name=f"{name}_gate")
-    return mb.mul(x=x, y=gate, name=name)
-
-
 def _leaky_relu(mb: Any, x: Any, slope: Any = 0.01, *, name: str, like: fx.Node) -> Any:
     return mb.leaky_relu(x=x, alpha=np.float32(slope), name=name)
 
 
 def _elu(mb: Any, x: Any, alpha: Any = 1.0, *, name: str, like: fx.Node) -> Any:
     return mb.elu(x=x, alpha=np.float32(alpha), name=name)
+
+
+def _softmax(mb: Any, x: Any, dim: int, half_to_float: bool, *, name: str, like: fx.Node) -> Any:
+    return mb.softmax(x=x, axis=dim, name=name)
 
 
 def _to_float(mb: Any, x: Any, *, name: str, like: fx.Node) -> Any:
@@ -87,15 +86,6 @@ def _reshape(mb: Any, x: Any, sizes: Sequence[int], *, name: str, like: fx.Node)
 
 def _permute(mb: Any, x: Any, order: Sequence[int], *, name: str, like: fx.Node) -> Any:
     return mb.transpose(x=x, perm=list(order), name=name)
-
-
-def _expand(mb: Any, x: Any, sizes: Sequence[int], *, name: str, like: fx.Node) -> Any:
-    wanted = sizes_of(like)
-    aligned = mb.reshape(
-        x=x, shape=[1] * (len(wanted) - len(x.shape)) + list(x.shape), name=f"{name}_aligned"
-    )
-    times = [1 if have == want else want for have, want in zip(aligned.shape, wanted, strict=True)]
-    return mb.tile(x=aligned, reps=times, name=name)
 
 
 def _slice(
@@ -166,9 +156,9 @@ RULES: Mapping[OpOverload, Rule] = {
     aten.neg.default: _negated,
     aten.clamp.default: _clamped,
     aten.hardtanh.default: _hardtanh,
-    aten.hardswish.default: _hardswish,
     aten.leaky_relu.default: _leaky_relu,
     aten.elu.default: _elu,
+    aten._softmax.default: _softmax,
     aten.add.Tensor: _binary("add"),
     aten.sub.Tensor: _binary("sub"),
     aten.mul.Tensor: _binary("mul"),
@@ -182,7 +172,6 @@ RULES: Mapping[OpOverload, Rule] = {
     aten._to_copy.default: _to_float,
     aten.reshape.default: _reshape,
     aten.permute.default: _permute,
-    aten.expand.default: _expand,
     aten.slice.Tensor: _slice,
     aten.cat.default: _concatenated,
     aten.constant_pad_nd.default: _padded,
