@@ -24,7 +24,7 @@ from pocketfed.export.coreml.convert import package_files, save
 from pocketfed.export.coreml.delegate import delegated_program, embedded_package
 from pocketfed.export.coreml.embedding import BATCHES, embedding_package
 from pocketfed.export.inspection import inspect_program
-from pocketfed.export.mil import execute, read_package
+from pocketfed.export.mil import Program, execute, read_package
 from pocketfed.export.mil.operators import OPERATORS
 from pocketfed.export.mil.package import dtype_of
 from pocketfed.export.quiet import coremltools
@@ -49,6 +49,15 @@ class Small(nn.Module):
 def model_of(package: Path) -> bytes:
     (file,) = package.rglob("*.mlmodel")
     return file.read_bytes()
+
+
+def precision_of(package: Program, operator: str) -> set[str]:
+    return {
+        dtype_of(output.type.tensorType)
+        for operation in package.block.operations
+        for output in operation.outputs
+        if operation.type == operator
+    }
 
 
 @pytest.fixture
@@ -179,6 +188,10 @@ def test_sounds_come_in_batches_of_every_size_that_is_stated(
         assert float((found - wanted[:batch]).abs().max() / wanted.abs().max()) < 2e-3
     specification = coremltools().proto.Model_pb2.Model.FromString(model_of(tmp_path / "s.mlpackage"))
     described = specification.description.input[0].type.multiArrayType
+    assert specification.specificationVersion == coremltools().target.iOS17.value
+    assert described.dataType == described.FLOAT32
+    assert precision_of(package, "log") == precision_of(package, "matmul") == {"FLOAT32"}  # the front end
+    assert precision_of(package, "conv") == precision_of(package, "silu") == {"FLOAT16"}  # the backbone
     assert [tuple(shape.shape) for shape in described.enumeratedShapes.shapes] == [
         (batch, *rows.shape[1:]) for batch in BATCHES
     ]
