@@ -17,7 +17,7 @@ from pocketfed.core.plan import Plan, Update
 from pocketfed.core.wire import DECLINED, weights_to_bytes
 from pocketfed.server import crew
 from pocketfed.server import roster as roster_module
-from pocketfed.server import rounds as rounds_module
+from pocketfed.server import session as session_module
 from pocketfed.server.aggregators import Aggregator, Broadcast, FedAvg, GlobalModel, build_aggregator
 from pocketfed.server.buffered import run_buffered
 from pocketfed.server.fold import Fold
@@ -232,7 +232,7 @@ def test_below_the_quorum_a_round_begins_anew_and_in_the_end_the_run_stops() -> 
 
 @pytest.mark.parametrize("no", [says("no memory", 2), says("too hot", DECLINED), adds(float("nan"))])
 def test_phones_that_say_no_rest_and_cost_no_attempt(no: Answer, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(rounds_module, "LOOK", 0.005)
+    monkeypatch.setattr(session_module, "LOOK", 0.005)
     monkeypatch.setattr(roster_module, "REST", 0.02)
     monkeypatch.setattr(roster_module, "LONGEST_REST", 0.04)
     answers = {phone: iter([no] * 4) for phone in (1, 2)}

@@ -19,7 +19,7 @@ from pocketfed.core.plan import PACKED, Plan, Update
 from pocketfed.core.travel import Travel
 from pocketfed.core.wire import DECLINED
 from pocketfed.server import roster as roster_module
-from pocketfed.server import rounds as rounds_module
+from pocketfed.server import session as session_module
 from pocketfed.server.aggregators import (
     Aggregator,
     CoordinateMedian,
@@ -147,7 +147,7 @@ NO = {
 @pytest.mark.parametrize("kind", NO)
 def test_phones_that_say_no_rest_and_cost_no_attempt(kind: Kind, monkeypatch: pytest.MonkeyPatch) -> None:
     """They are unplugged in the morning, and are at their chargers in the evening."""
-    monkeypatch.setattr(rounds_module, "LOOK", 0.005)
+    monkeypatch.setattr(session_module, "LOOK", 0.005)
     monkeypatch.setattr(roster_module, "REST", 0.02)
     monkeypatch.setattr(roster_module, "LONGEST_REST", 0.04)
     answers = {phone: iter([NO[kind]] * 5) for phone in range(3)}
@@ -169,7 +169,7 @@ def test_phones_that_say_no_rest_and_cost_no_attempt(kind: Kind, monkeypatch: py
 def test_saying_no_for_longer_than_the_patience_ends_the_run(
     kind: Kind, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(rounds_module, "LOOK", 0.005)
+    monkeypatch.setattr(session_module, "LOOK", 0.005)
     monkeypatch.setattr(roster_module, "REST", 0.01)
     monkeypatch.setattr(roster_module, "LONGEST_REST", 0.01)
     grid = fleet(dict.fromkeys(range(3), NO[kind]))
@@ -179,7 +179,7 @@ def test_saying_no_for_longer_than_the_patience_ends_the_run(
 
 def test_two_bad_phones_of_three_do_not_end_a_run_in_moments(monkeypatch: pytest.MonkeyPatch) -> None:
     """With the defaults of [deployment]. They rest, and there are too few others to go on with."""
-    monkeypatch.setattr(rounds_module, "LOOK", 0.005)
+    monkeypatch.setattr(session_module, "LOOK", 0.005)
     broken = says("No space left on device", 2)
     grid, diary, looks = fleet({0: adds(1), 1: broken, 2: broken}), Diary(), iter([False] * 20)
     terms = Terms(minimum=2, over_selection=0.3, quorum=0.5, attempts=10, patience=86_400.0, in_order=False)
@@ -265,7 +265,7 @@ def test_a_phone_that_owes_answers_for_long_is_benched_though_rounds_end_without
 
 
 def test_too_few_phones_never_wait_for_ever(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(rounds_module, "LOOK", 0.01)
+    monkeypatch.setattr(session_module, "LOOK", 0.01)
     grid = fleet({0: adds(1)})
     with pytest.raises(NoPhonesError, match="1 of 2 phones came within 0 seconds"):
         play(grid, Terms(minimum=2, patience=0.05))
@@ -437,7 +437,7 @@ def by(rule: Aggregator[Any], terms: Terms, layout: Layout = LAYOUT, **changes: 
 
 def test_a_rule_that_needs_phones_waits_for_them(monkeypatch: pytest.MonkeyPatch) -> None:
     """Krum needs five updates, so at half participation nine phones; a server must not end when fewer are there."""
-    monkeypatch.setattr(rounds_module, "LOOK", 0.01)
+    monkeypatch.setattr(session_module, "LOOK", 0.01)
     grid, diary = fleet(dict.fromkeys(range(9), adds(1))), Diary()
     decided = by(Krum(), Terms(participation=0.5, minimum=2, patience=30))
     assert decided.terms.minimum == 9

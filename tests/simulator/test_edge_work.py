@@ -29,7 +29,7 @@ from pocketfed.core.wire import (
 )
 from pocketfed.mobile_client.flower.agent import Agent
 from pocketfed.mobile_client.flower.task import Task
-from pocketfed.server import rounds as rounds_module
+from pocketfed.server import session as session_module
 from pocketfed.server.aggregators import Broadcast, FedAvg, GlobalModel, build_aggregator, fold_bytes
 from pocketfed.server.flower_private import with_id
 from pocketfed.server.fold import Fold
@@ -124,7 +124,7 @@ def test_a_quorum_is_met_exactly_whatever_its_product_is_rounded_to() -> None:
 
 
 def test_phones_are_waited_for_in_half_of_the_time(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(rounds_module, "LOOK", 0.01)
+    monkeypatch.setattr(session_module, "LOOK", 0.01)
     work, _ = edge(fleet({0: adds(1)}), minimum=2)
     began = time.monotonic()
     with pytest.raises(NoPhonesError, match="1 of 2 phones came within 0 seconds"):

@@ -28,7 +28,8 @@ from pocketfed.server.history import History
 from pocketfed.server.messages import pack_instruction
 from pocketfed.server.outcome import Failure, Kind, Outcome, RoundWatcher, reasons_of
 from pocketfed.server.roster import Roster
-from pocketfed.server.rounds import one_by_one, wait_for_phones
+from pocketfed.server.rounds import one_by_one
+from pocketfed.server.session import Session
 from pocketfed.server.share import share_of
 from pocketfed.server.terms import Rounds
 
@@ -61,42 +62,32 @@ def run_buffered(
         UnusableModelError: again and again the rule made a model of their updates that cannot be used.
     """
     assert rounds.buffered is not None
-    crew = Crew(grid, roster, rounds.buffered.concurrency, rounds.terms.deadline, rounds.seed)
-
-    def play(begun: Broadcast, history: History) -> Outcome | None:
-        return _until_it_counts(grid, rounds, roster, crew, begun, history, watcher, stopping)
-
-    return one_by_one(rounds, model, numbers, watcher, play)
+    enough = share_of(rounds.buffered.updates, rounds.terms.quorum)
+    terms = replace(rounds.terms, minimum=max(rounds.terms.minimum, enough))
+    session = Session(grid, replace(rounds, terms=terms), roster, watcher, stopping)
+    crew = Crew(grid, roster, rounds.buffered.concurrency, terms.deadline, rounds.seed)
+    return one_by_one(session, model, numbers, functools.partial(_until_it_counts, session, crew, enough))
 
 
 def _until_it_counts(
-    grid: Grid,
-    rounds: Rounds,
-    roster: Roster,
-    crew: Crew,
-    begun: Broadcast,
-    history: History,
-    watcher: RoundWatcher,
-    stopping: Callable[[], bool],
+    session: Session, crew: Crew, enough: int, begun: Broadcast, history: History
 ) -> Outcome | None:
     """One round, begun anew as long as too few phones answer; None if the server is to stop."""
-    assert rounds.buffered is not None
-    enough = share_of(rounds.buffered.updates, rounds.terms.quorum)
-    terms = replace(rounds.terms, minimum=max(rounds.terms.minimum, enough))
+    rounds, watcher = session.rounds, session.watcher
     failures: tuple[Failure, ...] = ()
     problem: str | None = None
-    attempts = Attempts(terms)
+    attempts = Attempts(rounds.terms)
     while attempts.are_left:
         attempt = attempts.number
         clock = Clock()
         if not crew.at_work:
             with clock.phase("waiting"):
-                eligible = wait_for_phones(grid, roster, terms, watcher, stopping)
+                eligible = session.wait_for_phones()
             if eligible is None:
                 return None
             crew.look(eligible)
-        version = _Version(rounds, crew, begun, history, clock, watcher, attempt)
-        if not version.collect(stopping):
+        version = _Version(session, crew, begun, history, clock, attempt)
+        if not version.collect():
             return None
         failures, problem = version.fold.failures, None
         if version.counted >= enough:
@@ -120,17 +111,18 @@ class _Version:
 
     def __init__(
         self,
-        rounds: Rounds,
+        session: Session,
         crew: Crew,
         begun: Broadcast,
         history: History,
         clock: Clock,
-        watcher: RoundWatcher,
         attempt: int,
     ) -> None:
+        rounds = session.rounds
         assert rounds.buffered is not None
         self._wanted, self._attempt = rounds.buffered.updates, attempt
-        self._crew, self._begun, self._clock, self._watcher = crew, begun, clock, watcher
+        self._crew, self._begun, self._clock = crew, begun, clock
+        self._watcher, self._stopping = session.watcher, session.stopping
         self.fold = Fold(rounds.aggregator, rounds.guard, begun, history, rounds.staleness, rounds.travel)
         self.asked = 0
         self._heard: set[int] = set()
@@ -143,11 +135,11 @@ class _Version:
         """Answers towards the updates that are wanted; see `Terms.count_refused` for those that are none."""
         return self.fold.updates + self._unusable
 
-    def collect(self, stopping: Callable[[], bool]) -> bool:
+    def collect(self) -> bool:
         """Fold answers until there are as many updates as wanted, or nobody is left; whether to go on at all."""
         told = False
         while self.counted < self._wanted:
-            if stopping():
+            if self._stopping():
                 return False
             with self._clock.phase("sending"):
                 self.asked += self._crew.fill(self._content, self._begun.round, self._heard, self.asked)

@@ -8,15 +8,15 @@ from contextlib import contextmanager
 from dataclasses import replace
 
 from flwr.app import Message, MessageType, RecordDict
-from flwr.serverapp import Grid
 
 from pocketfed.core.formats import Format, encode
 from pocketfed.server.aggregators import Broadcast
 from pocketfed.server.fold import Fold
 from pocketfed.server.history import History
 from pocketfed.server.messages import is_gone, pack_instruction
-from pocketfed.server.outcome import NOES, Kind, RoundWatcher
+from pocketfed.server.outcome import NOES, Kind
 from pocketfed.server.roster import Roster
+from pocketfed.server.session import Session
 from pocketfed.server.terms import Rounds, Terms
 
 
@@ -42,16 +42,12 @@ class Clock:
 
 
 def exchange(
-    grid: Grid,
-    rounds: Rounds,
-    roster: Roster,
+    session: Session,
     begun: Broadcast,
     history: History,
     cohort: Mapping[int, int],
     wanted: int,
     clock: Clock,
-    watcher: RoundWatcher,
-    before: Broadcast | None = None,
 ) -> Fold:
     """Ask a cohort and fold what comes, until as many updates as wanted count or the time is over.
 
@@ -59,16 +55,14 @@ def exchange(
     for as long; phones whose answer was a no are left in peace for a while.
 
     Args:
-        grid: carries messages.
-        rounds: what the server decides.
-        roster: who is there.
+        session: what the round shares with all others; its watcher is told of each answer.
         begun: what the round begins with.
         history: what it and those before it began with.
         cohort: who is asked: {node id: phone number}, in the order of the numbers.
         wanted: updates that are enough.
         clock: is told where time goes.
-        watcher: is told of each answer.
     """
+    rounds, roster = session.rounds, session.roster
     terms = rounds.terms
     edges = sum(roster.is_edge(node) for node in cohort)
     fold = Fold(
@@ -84,7 +78,7 @@ def exchange(
     answered: set[int] = set()
     with clock.phase("sending"):
         messages = _instructions(rounds, roster, begun, cohort)
-        replies = iter(grid.send_and_receive(messages, timeout=terms.deadline))
+        replies = iter(session.grid.send_and_receive(messages, timeout=terms.deadline))
     ordered = in_order(replies, list(cohort)) if terms.in_order else replies
     while fold.fresh < wanted:
         with clock.phase("collecting"):
@@ -97,7 +91,7 @@ def exchange(
             if not is_gone(reply):
                 roster.heard(reply.metadata.src_node_id)
             _take(fold, reply, roster, cohort)
-        watcher.answered(begun.round, len(answered & cohort.keys()), len(cohort))
+        session.watcher.answered(begun.round, len(answered & cohort.keys()), len(cohort))
     else:  # enough: whoever has not answered yet is not to blame, unless that goes on
         roster.owe(cohort.keys() - answered, terms.deadline)
         answered |= cohort.keys()

@@ -8,8 +8,8 @@ The loop is ours and not `flwr.serverapp.strategy.Strategy.start`: that one wait
 knows no quorum and cannot end a round before its deadline. Messages and the grid are Flower's.
 """
 
-import time
-from collections.abc import Callable, Iterable, Mapping
+import functools
+from collections.abc import Callable, Iterable
 from dataclasses import replace
 
 from flwr.serverapp import Grid
@@ -21,11 +21,9 @@ from pocketfed.server.exchange import Clock, exchange
 from pocketfed.server.history import History
 from pocketfed.server.outcome import Failure, Outcome, RoundWatcher, reasons_of
 from pocketfed.server.roster import Roster
+from pocketfed.server.session import Session
 from pocketfed.server.share import share_of
-from pocketfed.server.terms import Rounds, Terms, sample_cohort
-
-LOOK = 0.5
-"""Seconds between two looks for phones while there are too few."""
+from pocketfed.server.terms import Rounds, sample_cohort
 
 
 def run_rounds(
@@ -56,20 +54,18 @@ def run_rounds(
         UnusableModelError: again and again the rule made a model of their updates that cannot be used.
     """
 
-    def play(begun: Broadcast, history: History) -> Outcome | None:
-        return _until_it_counts(grid, rounds, roster, begun, history, watcher, stopping)
-
-    return one_by_one(rounds, model, numbers, watcher, play)
+    session = Session(grid, rounds, roster, watcher, stopping)
+    return one_by_one(session, model, numbers, functools.partial(_until_it_counts, session))
 
 
 def one_by_one(
-    rounds: Rounds,
+    session: Session,
     model: GlobalModel,
     numbers: Iterable[int],
-    watcher: RoundWatcher,
     play: Callable[[Broadcast, History], Outcome | None],
 ) -> GlobalModel:
     """Begin each round with the model of the one before, and tell the watcher what it came to; `play` gives None to stop."""
+    rounds = session.rounds
     history = History(rounds.staleness.longest + 1)
     for number in numbers:
         begun = rounds.begin(model, number)
@@ -78,20 +74,13 @@ def one_by_one(
         if outcome is None:
             break
         model = rounds.complete(outcome.model, model)
-        watcher.finished(replace(outcome, model=model))
+        session.watcher.finished(replace(outcome, model=model))
     return model
 
 
-def _until_it_counts(
-    grid: Grid,
-    rounds: Rounds,
-    roster: Roster,
-    begun: Broadcast,
-    history: History,
-    watcher: RoundWatcher,
-    stopping: Callable[[], bool],
-) -> Outcome | None:
+def _until_it_counts(session: Session, begun: Broadcast, history: History) -> Outcome | None:
     """One round, begun anew with other phones as long as too few answer, or to no use; None if the server is to stop."""
+    rounds, watcher = session.rounds, session.watcher
     failures: tuple[Failure, ...] = ()
     problem: str | None = None
     attempts = Attempts(rounds.terms)
@@ -99,14 +88,14 @@ def _until_it_counts(
         attempt = attempts.number
         clock = Clock()
         with clock.phase("waiting"):
-            eligible = wait_for_phones(grid, roster, rounds.terms, watcher, stopping)
+            eligible = session.wait_for_phones()
         if eligible is None:
             return None
         wanted, cohort = sample_cohort(list(eligible), rounds.terms, rounds.seed, begun.round, attempt)
         watcher.begun(begun.round, attempt, cohort, len(eligible))
         nodes = {eligible[phone]: phone for phone in cohort}
-        fold = exchange(grid, rounds, roster, begun, history, nodes, wanted, clock, watcher)
-        if fold.fresh < wanted and stopping():
+        fold = exchange(session, begun, history, nodes, wanted, clock)
+        if fold.fresh < wanted and session.stopping():
             return None  # its phones will be asked again
         needed = share_of(wanted, rounds.terms.quorum)
         failures, problem = fold.failures, None
@@ -124,27 +113,3 @@ def _until_it_counts(
         f"round {begun.round} was begun {attempts.number} times and never reached its quorum of "
         f"{rounds.terms.quorum:.0%} ({reasons_of(failures)}); go on when more phones answer, or lower the quorum"
     )
-
-
-def wait_for_phones(
-    grid: Grid, roster: Roster, terms: Terms, watcher: RoundWatcher, stopping: Callable[[], bool]
-) -> Mapping[int, int] | None:
-    """The phones that may be chosen, as soon as there are enough; None if the server is to stop.
-
-    Raises:
-        NoPhonesError: there were too few for too long.
-    """
-    until = time.monotonic() + terms.patience
-    while not stopping():
-        roster.refresh(grid)
-        eligible = roster.eligible()
-        if len(eligible) >= terms.minimum:
-            return eligible
-        if time.monotonic() > until:
-            raise NoPhonesError(
-                f"{len(eligible)} of {terms.minimum} phones came within {terms.patience:.0f} seconds; "
-                "go on when there are more, or lower the minimum"
-            )
-        watcher.waiting(len(eligible), terms.minimum)
-        time.sleep(LOOK)
-    return None

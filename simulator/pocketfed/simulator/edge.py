@@ -22,8 +22,8 @@ from pocketfed.server.fleet_grid import FleetGrid
 from pocketfed.server.flower_private import DatabaseError, Fleet, GivenUp
 from pocketfed.server.outcome import Outcome
 from pocketfed.server.roster import Roster
-from pocketfed.server.rounds import LOOK
 from pocketfed.server.serving import Serving
+from pocketfed.server.session import LOOK
 from pocketfed.server.watch.metrics import Metrics
 from pocketfed.server.watch.scoreboard import Scoreboard
 from pocketfed.server.watch.watcher import Everyone, ServerWatcher

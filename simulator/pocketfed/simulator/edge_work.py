@@ -29,7 +29,7 @@ from pocketfed.server.fold import Fold
 from pocketfed.server.history import History
 from pocketfed.server.outcome import RoundWatcher, reasons_of
 from pocketfed.server.roster import Roster, version_of
-from pocketfed.server.rounds import wait_for_phones
+from pocketfed.server.session import Session
 from pocketfed.server.share import share_of
 from pocketfed.server.terms import Rounds, sample_cohort
 
@@ -69,8 +69,7 @@ class EdgeWork:
         self.fault: DatabaseError | GivenUp | None = (
             None  # of the round that failed with it; there is no going on
         )
-        self._number, self._rounds, self._roster = number, rounds, roster
-        self._grid, self._watcher, self._stopping = grid, watcher, stopping
+        self._number, self._session = number, Session(grid, rounds, roster, watcher, stopping)
         self._last, self._attempt = 0, 0
 
     def __call__(self, task: Task) -> Records:
@@ -101,7 +100,8 @@ class EdgeWork:
 
     def status(self) -> PhoneStatus:
         """Its phones as one: the captures of all, and of anything else what the least of them has."""
-        statuses = [self._roster.statuses[node] for node in self._roster.eligible().values()]
+        roster = self._session.roster
+        statuses = [roster.statuses[node] for node in roster.eligible().values()]
         held = {m: sum(status.captures.get(m, 0) for status in statuses) for m in Modality}
         return PhoneStatus(
             self._number,
@@ -109,15 +109,15 @@ class EdgeWork:
             min((status.free_memory for status in statuses), default=0),
             bool(statuses) and all(status.charging for status in statuses),
             min((status.app_version for status in statuses), key=version_of, default=""),
-            self._rounds.layout.digest,
+            self._session.rounds.layout.digest,
             edge=True,
         )
 
     def _round(self, instruction: Instruction, until: float) -> Fold:
         """One attempt; phones may be waited for in the first half of the time, and the end of it is for the upload."""
-        plan = instruction.plan
-        travel = replace(self._rounds.travel, roles=instruction.roles, up=instruction.wanted)
-        layout = self._rounds.layout.part(travel.roles)
+        plan, ours, watcher = instruction.plan, self._session.rounds, self._session.watcher
+        travel = replace(ours.travel, roles=instruction.roles, up=instruction.wanted)
+        layout = ours.layout.part(travel.roles)
         if instruction.packed is not None:
             raise ProgramError(
                 f"the parent sends weights as {instruction.packed.format}, as to a phone, to which changes of this edge "
@@ -134,31 +134,32 @@ class EdgeWork:
         with clock.phase("waiting"):
             eligible = self._phones(until)
         left = _left(until)
-        left -= upload_seconds(fold_bytes(self._rounds.aggregator, layout), left)
-        terms = replace(self._rounds.terms, deadline=min(self._rounds.terms.deadline, left), late="refuse")
-        rounds = replace(self._rounds, plan=lambda number: plan, seed=plan.seed, terms=terms, travel=travel)
+        left -= upload_seconds(fold_bytes(ours.aggregator, layout), left)
+        terms = replace(ours.terms, deadline=min(ours.terms.deadline, left), late="refuse")
+        rounds = replace(ours, plan=lambda number: plan, seed=plan.seed, terms=terms, travel=travel)
+        session = replace(self._session, rounds=rounds)
         wanted, cohort = sample_cohort(list(eligible), terms, plan.seed, plan.round, attempt)
-        self._watcher.begun(plan.round, attempt, cohort, len(eligible))
+        watcher.begun(plan.round, attempt, cohort, len(eligible))
         begun = Broadcast(instruction.weights, layout, plan.round)
         nodes = {eligible[phone]: phone for phone in cohort}
         history = History(1).begin(begun)
-        fold = exchange(self._grid, rounds, self._roster, begun, history, nodes, wanted, clock, self._watcher)
-        if fold.fresh < wanted and self._stopping():
+        fold = exchange(session, begun, history, nodes, wanted, clock)
+        if fold.fresh < wanted and self._session.stopping():
             raise Stopped
         needed = max(1, share_of(wanted, terms.quorum))
         if fold.fresh < needed:
-            self._watcher.abandoned(plan.round, attempt, fold.failures)
+            watcher.abandoned(plan.round, attempt, fold.failures)
             reasons = reasons_of(fold.failures, longest=200)
             raise NoPhonesError(
                 f"{fold.fresh} of {needed} phones behind this edge server answered ({reasons})"
             )
-        self._watcher.finished(fold.outcome(len(cohort), clock.seconds, clock.phases, attempt, closes=False))
+        watcher.finished(fold.outcome(len(cohort), clock.seconds, clock.phases, attempt, closes=False))
         return fold
 
     def _phones(self, until: float) -> Mapping[int, int]:
-        patience = min(self._rounds.terms.patience, _left(until) / 2)
-        terms = replace(self._rounds.terms, patience=patience)
-        eligible = wait_for_phones(self._grid, self._roster, terms, self._watcher, self._stopping)
+        ours = self._session.rounds
+        terms = replace(ours.terms, patience=min(ours.terms.patience, _left(until) / 2))
+        eligible = replace(self._session, rounds=replace(ours, terms=terms)).wait_for_phones()
         if eligible is None:
             raise Stopped
         return eligible

@@ -76,7 +76,6 @@ class SuperLink:
             warnings.simplefilter("ignore", DeprecationWarning)  # in the libraries of Flower's database
             app = create_app(config, SuperLinkLifespan)
         self.state = app.state.linkstate_factory.state()
-        files = dict(zip(("ssl_certfile", "ssl_keyfile"), map(str, certificate or ()), strict=False))
         # Uvicorn's own set-up of logs closes every handler of the process, and absl's handler then closes the stream
         # that it was made with, which is pytest's.
         options: dict[str, Any] = {
@@ -85,7 +84,8 @@ class SuperLink:
             "access_log": False,
             "ws": "none",
         }
-        self._uvicorn = uvicorn.Server(uvicorn.Config(app, "127.0.0.1", port, **options, **files))
+        options |= zip(("ssl_certfile", "ssl_keyfile"), map(str, certificate or ()), strict=False)
+        self._uvicorn = uvicorn.Server(uvicorn.Config(app, "127.0.0.1", port, **options))
         self._thread = threading.Thread(target=self._uvicorn.run, daemon=True)
         self._thread.start()
         while not self._uvicorn.started:
