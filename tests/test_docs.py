@@ -86,7 +86,13 @@ def run(arguments: list[str], monkeypatch: pytest.MonkeyPatch) -> int:
     return int(ended.value.code or 0)
 
 
-@pytest.mark.parametrize("command", calls("simulate"))
+@pytest.mark.parametrize(
+    "command",
+    [
+        pytest.param(command, marks=[pytest.mark.long] if "ray" in command.split() else [])
+        for command in calls("simulate")
+    ],
+)
 def test_simulations(command: str, captures: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Own captures in place of the reader's, one round, two phones, the eager twin."""
     monkeypatch.chdir(tmp_path)

@@ -69,7 +69,12 @@ def weights_of(folder: Path) -> list[NDArray[np.float32]]:
     return [load_checkpoint(path_of(folder / "checkpoints", number)).weights for number in range(ROUNDS + 1)]
 
 
-@pytest.fixture(scope="module", params=KINDS)
+@pytest.fixture(
+    scope="module",
+    params=[
+        pytest.param(kind, marks=[pytest.mark.long] if kind.startswith("mixed") else []) for kind in KINDS
+    ],
+)
 def config(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Config:
     """What every engine runs."""
     return small(make_captures(tmp_path_factory.mktemp("captures")), **KINDS[request.param])

@@ -277,6 +277,7 @@ class TestExecutorch:
             assert set(ours) == {"photo", "sound"}
             assert ours == pytest.approx(theirs, abs=1e-3)
 
+    @pytest.mark.long
     def test_the_same_seed_gives_the_same_weights(self, program: Path, tmp_path: Path) -> None:
         for name in ("first", "second"):
             simulate(small(**{**MIXED, "rounds": 1}), tmp_path / name, Silent())
