@@ -43,7 +43,11 @@ from flwr.supercore.inflatable.inflatable_object import (
 from flwr.supercore.inflatable.inflatable_utils import inflate_object_from_contents
 from flwr.supercore.object_store import NoObjectInStoreError, ObjectStoreFactory
 from flwr.supercore.object_store.in_memory_object_store import InMemoryObjectStore
-from flwr.supercore.protobuf.translation import ProtobufTranslationMiddleware, get_protobuf_request
+from flwr.supercore.protobuf.translation import (
+    PROTOBUF_REQUEST_TYPES,
+    ProtobufTranslationMiddleware,
+    get_protobuf_request,
+)
 from flwr.supercore.run import Run
 from flwr.supercore.state.schema.corestate_models import ObjectPushSession
 from flwr.supercore.task_identity import TaskIdentity
@@ -58,9 +62,10 @@ from sqlalchemy.exc import OperationalError as DatabaseError
 from sqlalchemy.orm import Session
 from starlette.concurrency import run_in_threadpool
 from starlette.middleware import Middleware
-from starlette.middleware.base import BaseHTTPMiddleware, RequestResponseEndpoint
+from starlette.middleware.base import RequestResponseEndpoint
 from starlette.requests import ClientDisconnect
 from starlette.types import ASGIApp, Receive, Scope, Send
+from starlette.types import Message as Event
 
 from pocketfed.core.errors import RunFolderError, UpdateRejected
 from pocketfed.server.admission import Admission
@@ -232,8 +237,8 @@ class Fleet:
             middleware=[
                 Middleware(_Callers, state=self._state, enrolled_only=enrolled_only),
                 *bounds,
-                Middleware(BaseHTTPMiddleware, dispatch=_answer_errors),
-                Middleware(ProtobufTranslationMiddleware),
+                Middleware(_Errors),
+                Middleware(_Translation),
             ],
         )
         app.state.linkstate_factory = self._factory
@@ -590,6 +595,67 @@ class _Callers:
             raise FlowerError(ApiErrorCode.FLEET_NODE_ACTIVATION_FAILED, "the key is not enrolled")
         if path not in (REGISTER, ACTIVATE):
             raise _unauthenticated()
+
+
+class _Errors:
+    """ASGI middleware: what goes wrong is an answer, if none has begun.
+
+    Not Starlette's `BaseHTTPMiddleware`, which begins a task for each piece of a body.
+    """
+
+    def __init__(self, app: ASGIApp) -> None:
+        self._app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        begun, fine = False, Response()
+
+        async def sending(event: Event) -> None:
+            nonlocal begun
+            begun = True
+            await send(event)
+
+        async def call(request: Request) -> Response:
+            await self._app(scope, receive, sending)
+            return fine
+
+        answer = await _answer_errors(Request(scope, receive), call)
+        if answer is not fine and not begun:
+            await answer(scope, receive, send)
+
+
+class _Translation:
+    """ASGI middleware: Flower's own translation between protobuf and what its handlers take and give.
+
+    Flower's is a `BaseHTTPMiddleware`, whose requests are cycles with a generator of theirs: each keeps its body until
+    the garbage collector comes, which was 60 MB with many phones at once.
+    """
+
+    def __init__(self, app: ASGIApp) -> None:
+        self._app, self._flowers = app, ProtobufTranslationMiddleware(app)
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http" or (scope["method"], scope["path"]) not in PROTOBUF_REQUEST_TYPES:
+            await self._app(scope, receive, send)
+            return
+
+        async def call(request: Request) -> Response:
+            events: list[Event] = []
+
+            async def keep(event: Event) -> None:
+                events.append(event)
+
+            await self._app(scope, receive, keep)
+            response = Response(
+                b"".join(event.get("body", b"") for event in events), status_code=events[0]["status"]
+            )
+            response.raw_headers = events[0]["headers"]
+            return response
+
+        answer = await self._flowers.dispatch(Request(scope, receive), call)
+        await answer(scope, receive, send)
 
 
 async def _check_caller(request: Request) -> None:

@@ -1,6 +1,5 @@
 """`pocketfed serve`."""
 
-import gc
 import secrets
 import signal
 import sys
@@ -77,6 +76,9 @@ def serve(
 
         pocketfed serve --upstream https://192.0.2.1:8443 --upstream-ca ca.pem --bundle bundle/ --state north
     """
+    from pocketfed.server.process_memory import leave_out_what_is_there, share_arenas
+
+    share_arenas()
     console = Console(stderr=True)
     with console.status("starting"):
         # Torch and Flower take seconds to import; --help must not wait for them.
@@ -154,10 +156,7 @@ def serve(
                 )
 
         allow_many_connections()
-        # What has been imported stays. Collections that leave it out come often and cost little, and closed connections,
-        # which are cycles with their TLS buffers, go soon.
-        gc.collect()
-        gc.freeze()
+        leave_out_what_is_there()  # imports, which stay
         with structured_logs(LogFormat(log_format), state):
             watcher = Everyone(RoundLog(), metrics, scoreboard, *([Expiry(until)] if until else []))
             if upstream is not None:
