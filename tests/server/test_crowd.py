@@ -15,9 +15,9 @@ from flwr.supercore.inflatable.inflatable_object import get_object_id, get_objec
 from flwr.supercore.state.schema.corestate_models import ObjectPushSession
 from sqlalchemy import func, select
 
-from pocketfed.server import flower_private
 from pocketfed.server.admission import MOST_UNDER_WAY, SMALL
 from pocketfed.server.flower_private import Fleet, GivenUp, with_id
+from pocketfed.server.flower_private import fleet as fleet_module
 
 CROWD = 24
 
@@ -73,7 +73,7 @@ def test_sessions_of_answers_that_nobody_wants_are_forgotten(tmp_path: Path) -> 
 
 def test_a_run_that_flower_has_given_up_is_noticed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A machine that sleeps for a minute: from then on Flower takes no message, and phones would be asked in vain."""
-    monkeypatch.setattr(flower_private, "HEARTBEAT", 0.01)
+    monkeypatch.setattr(fleet_module, "HEARTBEAT", 0.01)
     fleet = Fleet(tmp_path / "fleet.db", 1000)
     run = fleet.begin_run()
     assert fleet.online() == []

@@ -1,4 +1,4 @@
-"""Fails loudly, and says what changed, when a new Flower no longer has what flower_private.py builds on."""
+"""Fails loudly, and says what changed, when a new Flower no longer has what flower_private builds on."""
 
 import inspect
 from importlib.metadata import version
@@ -7,19 +7,20 @@ import pytest
 from flwr.app import Message, RecordDict
 from flwr.common.constant import ErrorCode
 
-from pocketfed.server import flower_private
 from pocketfed.server.flower_private import act_as_server, empty_run, with_id
+from pocketfed.server.flower_private.state import State
+from pocketfed.server.flower_private.store import BoundedStore
 from pocketfed.server.messages import GONE
 
-OVERRIDDEN = {
-    "_State": {
+OVERRIDDEN: dict[type, dict[str, str]] = {
+    State: {
         "session": "self",
         "_cleanup_expired_task_tokens": "self",
         "store_traffic": "self, run_id, *, bytes_sent, bytes_recv",
         "add_clientapp_runtime": "self, run_id, runtime",
         "store_message_and_object_tree": "self, message, object_tree, session_id",
     },
-    "_BoundedStore": {
+    BoundedStore: {
         "preregister": "self, run_id, object_tree",
         "put": "self, object_id, object_content",
         "delete": "self, object_id",
@@ -32,7 +33,7 @@ would be called by nobody, and nothing would say so."""
 
 def test_flower_is_the_version_that_was_read() -> None:
     assert version("flwr") == "1.41.0", (
-        "read server/flower_private.py against the new Flower, then change this line"
+        "read server/flower_private against the new Flower, then change this line"
     )
 
 
@@ -70,20 +71,18 @@ def parameters(method: object) -> str:
 @pytest.mark.parametrize(
     ("ours", "name"), [(ours, name) for ours, methods in OVERRIDDEN.items() for name in methods]
 )
-def test_what_is_replaced_of_flower_is_still_there(ours: str, name: str) -> None:
-    made = getattr(flower_private, ours)
-    theirs = getattr(made.__mro__[1], name, None)
-    assert theirs is not None, f"Flower's {made.__mro__[1].__name__} has no {name} any more"
+def test_what_is_replaced_of_flower_is_still_there(ours: type, name: str) -> None:
+    theirs = getattr(ours.__mro__[1], name, None)
+    assert theirs is not None, f"Flower's {ours.__mro__[1].__name__} has no {name} any more"
     expected = OVERRIDDEN[ours][name]
     assert parameters(theirs) == expected, f"Flower's {name} takes other parameters now"
-    assert parameters(getattr(made, name)) == expected
+    assert parameters(getattr(ours, name)) == expected
 
 
 @pytest.mark.parametrize("ours", OVERRIDDEN)
-def test_nothing_of_flower_is_replaced_by_accident(ours: str) -> None:
-    made = getattr(flower_private, ours)
-    own = {name for name, member in vars(made).items() if inspect.isfunction(member) and name != "__init__"}
-    assert {name for name in own if hasattr(made.__mro__[1], name)} == set(OVERRIDDEN[ours])
+def test_nothing_of_flower_is_replaced_by_accident(ours: type) -> None:
+    own = {name for name, member in vars(ours).items() if inspect.isfunction(member) and name != "__init__"}
+    assert {name for name in own if hasattr(ours.__mro__[1], name)} == set(OVERRIDDEN[ours])
 
 
 def test_errors_of_flowers_own_are_told_from_phones() -> None:
