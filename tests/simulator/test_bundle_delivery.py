@@ -10,12 +10,12 @@ import httpx
 import pytest
 
 from pocketfed.core.bundle import MANIFEST, PROGRAM, Contents, read_bundle, write_bundle
-from pocketfed.core.errors import RunFolderError
+from pocketfed.core.errors import RunFolderError, UserError
 from pocketfed.core.layout import Layout, Role, Slice
 from pocketfed.core.signing import SigningKey, make_signing_key, public_path
 from pocketfed.server.outcome import Kind
 from pocketfed.simulator.bundles import make_bundle
-from pocketfed.simulator.config import build_config, to_toml
+from pocketfed.simulator.config import Config, build_config, to_toml
 from pocketfed.simulator.run_folder import RunFolder, read_metrics
 from pocketfed.simulator.server_run import BUNDLE, open_run
 from tests.conftest import Shown
@@ -84,6 +84,61 @@ def test_a_server_that_is_killed_while_it_takes_over_a_release_goes_on(
         with pytest.raises(KeyboardInterrupt):
             open_run(state, two, None, None, lambda text: None)
     assert open_run(state, two, None, None, lambda text: None).bundle.version == 2
+
+
+def of_other_learning(folder: Path) -> tuple[Path, Config | None]:
+    """The network's sizes are the same."""
+    learning = settings(2).learning.model_copy(update={"batch": 4, "mode": "mixed"})
+    return bundle(folder, settings(2).model_copy(update={"learning": learning}), version=2), None
+
+
+def of_a_plugin(folder: Path) -> tuple[Path, Config | None]:
+    made = read_bundle(bundle(folder, settings(2), version=2))
+    contents = Contents(
+        made.spec, made.read_layout(), made.weights, to_toml(settings(2)), {PROGRAM: made.program},
+        {"plugins": [{"name": "toy.py", "sha256": "ab" * 32}]}, version=2,
+    )  # fmt: skip
+    return write_bundle(folder, contents).folder, None
+
+
+def with_too_dear_privacy(folder: Path) -> tuple[Path, Config | None]:
+    dear = {"noise_multiplier": 0.1, "clip": 1.0, "updates": 3, "epsilon": 0.01, "delta": 1e-5}
+    return bundle(folder, settings(2), version=2), build_config({**settings(2).model_dump(), "privacy": dear})
+
+
+def with_other_slices(folder: Path) -> tuple[Path, Config | None]:
+    exchange = {"travels": ["backbone"]}
+    config = build_config({**settings(2).model_dump(), "exchange": exchange})
+    return bundle(folder, settings(2), version=2), config
+
+
+@pytest.mark.parametrize("stopped", [False, True])
+@pytest.mark.parametrize(
+    ("make", "problem"),
+    [
+        (of_other_learning, "learning.batch: the bundle was made with 4"),
+        (of_a_plugin, r"two was made with toy.py \(SHA-256 abab"),
+        (with_too_dear_privacy, "privacy.epsilon: one round costs"),
+        (with_other_slices, "exchange.travels: the run was begun with"),
+    ],
+)
+def test_a_release_that_is_refused_leaves_the_one_before(
+    tmp_path: Path, make: Callable[[Path], tuple[Path, Config | None]], problem: str, stopped: bool
+) -> None:
+    """Also if a server was stopped while it took over another one, after which any release may be given."""
+    one, state = bundle(tmp_path / "one", settings(2)), tmp_path / "state"
+    begun = open_run(state, one, None, None, lambda text: None)
+    two, config = make(tmp_path / "two")
+    if stopped:
+        (state / BUNDLE / MANIFEST).unlink()
+    with pytest.raises(UserError, match=problem):
+        open_run(state, two, config, None, lambda text: None)
+    if stopped:
+        assert not (state / BUNDLE / MANIFEST).exists()
+    else:
+        assert read_bundle(state / BUNDLE).id == begun.bundle.id
+    again = open_run(state, one, None, None, lambda text: None)
+    assert (again.bundle.id, again.bundle.folder) == (begun.bundle.id, state / BUNDLE)
 
 
 def test_updates_say_which_bundle_they_are_from_and_the_server_says_so_too(

@@ -104,18 +104,11 @@ def _begin(
 
 
 def _go_on(folder: RunFolder, bundle: Path, config: Config | None, rounds: int | None) -> Run:
+    """A release takes the place of the one before when all else is decided: what is refused leaves that as it was."""
     state = folder.path
     if not (state / BUNDLE).is_dir():
         raise RunFolderError(f"{state} is the folder of a simulation; choose another --state")
-    if (bundle / MANIFEST).is_file() and not (state / BUNDLE / MANIFEST).is_file():
-        copy_bundle(read_bundle(bundle), state / BUNDLE)  # stopped while it took over a later release
-    found = read_bundle(state / BUNDLE)
-    if spec_of(bundle) != found.spec:
-        raise RunFolderError(
-            f"{state} belongs to a run of another network than {bundle}; choose another --state"
-        )
-    if (bundle / MANIFEST).is_file():
-        found = _later(found, read_bundle(bundle))
+    found = _newest(state, bundle)
     begun, run_id = run_folder.read_config(folder), run_folder.read_id(folder)
     chosen = _with_rounds(config or begun, rounds)
     _check_fits(chosen, found)
@@ -126,20 +119,30 @@ def _go_on(folder: RunFolder, bundle: Path, config: Config | None, rounds: int |
     if last is None or last.layout != found.read_layout():
         raise RunFolderError(f"{state} has no checkpoint of its bundle; choose another --state, or empty it")
     check_privacy(chosen, state, last.round, deployed=True)
+    if found.folder != state / BUNDLE:
+        found = copy_bundle(found, state / BUNDLE)
     run_folder.begin(folder, chosen)
     return Run(folder, run_id, chosen, found, last, tuple(set_aside(damaged)))
 
 
-def _later(found: Bundle, given: Bundle) -> Bundle:
-    """The state folder's bundle, or the given one in its place if that is a later release of the same network."""
-    if given.id == found.id:
+def _newest(state: Path, bundle: Path) -> Bundle:
+    """The state folder's bundle, or the given one if that is a later release of the same network; nothing is copied."""
+    given = read_bundle(bundle) if (bundle / MANIFEST).is_file() else None
+    if given is not None and not (state / BUNDLE / MANIFEST).is_file():
+        return given  # a server was stopped while it took over a later release
+    found = read_bundle(state / BUNDLE)
+    if (spec_of(bundle) if given is None else given.spec) != found.spec:
+        raise RunFolderError(
+            f"{state} belongs to a run of another network than {bundle}; choose another --state"
+        )
+    if given is None or given.id == found.id:
         return found
     if given.version <= found.version:
         raise RunFolderError(
             f"{given.folder} is version {given.version}, and phones may have version {found.version} of {found.folder} "
             "already; release it with a higher one: pocketfed bundle --version"
         )
-    return copy_bundle(given, found.folder)
+    return given
 
 
 def _with_rounds(config: Config, rounds: int | None) -> Config:
