@@ -22,7 +22,7 @@ from pocketfed.mobile_client.flower.home import Home
 from pocketfed.mobile_client.flower.key import load_or_create_key
 from pocketfed.mobile_client.flower.participation import Participation, Terms
 from pocketfed.mobile_client.gate import Gate
-from pocketfed.mobile_client.renewal import EVERY, Renewal, Renewed
+from pocketfed.mobile_client.renewal import EVERY, RELEASES, Renewal, Renewed
 from tests.bundles import PROGRAM, release
 from tests.mobile_client.shop import Shop, open_shop
 
@@ -362,6 +362,44 @@ def test_a_phone_works_with_the_bundle_before_if_the_newest_does_not_start(
     with pytest.raises(PocketfedError, match="version 1 has no step"):
         part.work_with_newest(phone.renewal())
     assert begun == [2, 1]
+
+
+@pytest.mark.parametrize("etags", [True, False])
+def test_a_release_that_comes_while_a_new_phone_fetches_the_one_before_is_fetched_in_its_place(
+    etags: bool, phone: Phone, shop: Shop, first: Bundle, second: Bundle, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def alter(path: str, body: bytes) -> bytes:
+        if path.endswith("config.toml"):
+            shop.offer(second)
+        return body
+
+    shop.alter = alter
+    offer = Depot.offer
+    if not etags:
+        monkeypatch.setattr(Depot, "offer", lambda depot, etag: offer(depot))
+    assert phone.open().id == second.id
+    assert phone.folders == {CURRENT, second.id}
+    names = [name for name, _ in shop.asked]
+    assert names[names.index("config.toml") + 1] == "embed.pte"  # the one that was gone
+    assert names.count("embed.pte") == 2
+
+
+def test_a_server_that_changes_its_bundle_all_the_time_is_given_up(
+    phone: Phone, shop: Shop, first: Bundle, second: Bundle
+) -> None:
+    looks: list[str] = []
+
+    def alter(path: str, body: bytes) -> bytes:
+        if path == "/bundle":
+            looks.append(path)
+        elif path.endswith("config.toml"):
+            shop.offer(second if first.id in path else first)
+        return body
+
+    shop.alter = alter
+    with pytest.raises(BundleError, match=r"does not give embed\.pte \(HTTP 404\)"):
+        phone.open()
+    assert len(looks) == RELEASES
 
 
 def test_an_interrupted_download_is_gone_on_with(phone: Phone, shop: Shop, first: Bundle) -> None:

@@ -31,6 +31,10 @@ PIECE = 1 << 16
 """Bytes that are read and hashed at once."""
 
 
+class Gone(BundleError):
+    """The server has no such file of this bundle, such as when it has taken over a later release meanwhile."""
+
+
 @dataclass(frozen=True)
 class Offer:
     """What a server says that phones should have.
@@ -97,7 +101,8 @@ class Depot:
 
         Raises:
             Unreachable: no answer, however often it was tried.
-            BundleError: its certificate is not trusted, or the server has another file than the manifest describes, or none.
+            Gone: the server has no such file.
+            BundleError: its certificate is not trusted, or the server has another file than the manifest describes.
             OSError: it cannot be written.
         """
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -174,7 +179,8 @@ class Depot:
     def _refused(self, what: str, status: int) -> Exception:
         if status in TRY_AGAIN or status >= 500:
             return TryAgain(f"{self.server} answers with HTTP {status}")
-        return BundleError(f"{self.server} does not give {what} (HTTP {status}); serve the bundle anew")
+        refusal = Gone if status == 404 else BundleError
+        return refusal(f"{self.server} does not give {what} (HTTP {status}); serve the bundle anew")
 
 
 def _read_offer(content: bytes, server: str, etag: str) -> Offer:

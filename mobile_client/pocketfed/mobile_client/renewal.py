@@ -11,7 +11,7 @@ from pocketfed.core.bundle import Bundle, Release
 from pocketfed.core.errors import BundleError, Declined, Unreachable
 from pocketfed.core.runtime_version import check_runtime
 from pocketfed.mobile_client.bundle_store import BundleStore, writing
-from pocketfed.mobile_client.delivery import Depot
+from pocketfed.mobile_client.delivery import Depot, Gone, Offer
 from pocketfed.mobile_client.flower.agent import Pace
 from pocketfed.mobile_client.runtime import runtime_version
 
@@ -20,6 +20,9 @@ EVERY = 600.0
 
 LONGEST = 86_400.0
 """Seconds that they grow to while what is offered is refused."""
+
+RELEASES = 3
+"""That are begun with in one look, each since the server has taken it over while the one before was fetched."""
 
 PACE = Pace()
 """Of a phone that has no bundle at all."""
@@ -129,9 +132,25 @@ class Renewal:
     def _renew(self) -> bool:
         """Look once, and install what is newer; whether it was."""
         self._next = self._monotonic() + self._every
-        offer = self._depot.offer(self._etag)
-        if offer is None:
+        if (offer := self._depot.offer(self._etag)) is None:
             return False
+        for _ in range(RELEASES - 1):
+            try:
+                return self._take(offer)
+            except Gone as gone:
+                later = self._depot.offer(offer.etag)
+                if later is None or later.manifest == offer.manifest:
+                    raise
+                log.info("%s; it offers another bundle now", gone)
+                offer = later
+        return self._take(offer)
+
+    def _take(self, offer: Offer) -> bool:
+        """Install what is offered if it is newer; whether it was.
+
+        Raises:
+            Gone: the server has a file of it no more.
+        """
         server, installed = self._depot.server, self._store.installed
         release = accept(offer.manifest, offer.signature, self._store.trusted, installed, server)
         if self._store.has_failed(release.id):
