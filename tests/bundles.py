@@ -1,5 +1,6 @@
 """Small signed bundles, whose program nobody runs."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -17,19 +18,32 @@ PROGRAM = bytes(range(256)) * 800
 
 
 def release(
-    folder: Path, key: SigningKey | None, version: int = 1, made_with: str = "0.1", **files: bytes
+    folder: Path,
+    key: SigningKey | None,
+    version: int = 1,
+    made_with: str = "0.1",
+    other: bool = False,
+    **files: bytes,
 ) -> Bundle:
     """A bundle that says which runtime it was made with; `files` takes the place of contents, by the name without its
-    suffix."""
+    suffix. An `other` one of another version has no file as the rest have it, but for the empty one."""
     programs = {
         "train.pte": PROGRAM + str(version).encode(),
-        "embed.pte": b"embedding" * 1000,
+        "embed.pte": (b"another" if other else b"embedding") * 1000,
         "empty.pte": b"",
-        "Embed.mlpackage/Data/a model.bin": b"core ml" * 100,
+        "Embed.mlpackage/Data/a model.bin": (b"core ml" + b"2" * other) * 100,
     }
     programs |= {f"{name}.pte": content for name, content in files.items()}
-    weights = np.linspace(0, 1, 6, dtype=np.float32)
+    layout = Layout((Slice("backbone.other", (6,), Role.BACKBONE, 0),)) if other else LAYOUT
+    weights = np.linspace(0, 1 + other, 6, dtype=np.float32)
     about = {"made_with": {"executorch": made_with}}
-    return write_bundle(
-        folder, Contents(SPEC, LAYOUT, weights, "rounds = 3\n", programs, about, version), key
+    contents = Contents(
+        replace(SPEC, layout=layout.digest),
+        layout,
+        weights,
+        f"rounds = {3 + other}\n",
+        programs,
+        about,
+        version,
     )
+    return write_bundle(folder, contents, key)

@@ -99,6 +99,12 @@ class Release:
         """Bytes of all files."""
         return sum(file.bytes for file in self.files.values())
 
+    def namesake(self, name: str, found: File) -> str | None:
+        """The name of another file than `name` that is described like what was found in its place; None if there is none.
+        Nothing is like a file without content, since any may be cut to that."""
+        others = (other for other, file in self.files.items() if other != name and file == found)
+        return next(others, None) if found.bytes else None
+
     def holds(self, program: str) -> bool:
         """Whether a program, a file or a folder as Core ML's packages are, is among the files."""
         return any(name == program or name.startswith(f"{program}/") for name in self.files)
@@ -223,8 +229,8 @@ def read_bundle(folder: Path, trusted: VerifyingKey | None = None) -> Bundle:
     if extra := next(strangers(folder, {*release.files, MANIFEST, SIGNATURE}), None):
         why = "is a link, and a bundle has none" if extra.is_symlink() else "is in no manifest"
         raise BundleError(f"{extra} {why}; remove it, or get the bundle anew")
-    for name, file in release.files.items():
-        _check(folder / name, file)
+    for name in release.files:
+        _check(folder / name, name, release)
     bundle, spec = Bundle(folder, release), release.spec
     try:
         shape, digest = bundle.weights.shape, bundle.read_layout().digest
@@ -363,10 +369,17 @@ def _whole(value: Any, least: int, what: str) -> int:
     return value
 
 
-def _check(path: Path, stated: File) -> None:
+def _check(path: Path, name: str, release: Release) -> None:
     try:
         content = path.read_bytes()
     except OSError as error:
         raise BundleError(f"{path} cannot be read ({error.strerror}); get or make the bundle anew") from error
-    if (len(content), hashlib.sha256(content).hexdigest()) != (stated.bytes, stated.sha256):
-        raise BundleError(f"{path} is not the file that the manifest describes; get or make the bundle anew")
+    found = File(len(content), hashlib.sha256(content).hexdigest())
+    if found == release.files[name]:
+        return
+    if other := release.namesake(name, found):
+        raise BundleError(
+            f"{path} holds what the manifest has as {other}: they were swapped, or one was copied over the other; get or "
+            "make the bundle anew"
+        )
+    raise BundleError(f"{path} is not the file that the manifest describes; get or make the bundle anew")

@@ -18,7 +18,7 @@ from urllib.parse import quote
 
 import httpx
 
-from pocketfed.core.bundle import LARGEST_MANIFEST, File
+from pocketfed.core.bundle import LARGEST_MANIFEST, File, Release
 from pocketfed.core.errors import BundleError, ServerError
 from pocketfed.mobile_client.connection import TRY_AGAIN, Retry, TryAgain, open_client, persist
 
@@ -90,13 +90,12 @@ class Depot:
         """
         return self._trying(lambda: self._offer(etag))
 
-    def fetch(self, bundle: str, name: str, file: File, path: Path) -> None:
+    def fetch(self, release: Release, name: str, path: Path) -> None:
         """Bring a file of a bundle here; what is there of it already is gone on with.
 
         Args:
-            bundle: its id.
+            release: that the bundle is.
             name: of the file in it.
-            file: its size and its hash.
             path: where to; its folder is made.
 
         Raises:
@@ -106,8 +105,7 @@ class Depot:
             OSError: it cannot be written.
         """
         path.parent.mkdir(parents=True, exist_ok=True)
-        url = f"{self.server}/bundles/{bundle}/{quote(name)}"
-        self._trying(lambda: self._go_on(url, name, file, path))
+        self._trying(lambda: self._go_on(release, name, path))
 
     def _trying(self, attempt: Callable[[], T]) -> T:
         try:
@@ -135,7 +133,8 @@ class Depot:
                     )
             return _read_offer(bytes(content), self.server, response.headers.get("etag", ""))
 
-    def _go_on(self, url: str, name: str, file: File, path: Path) -> None:
+    def _go_on(self, release: Release, name: str, path: Path) -> None:
+        url, file = f"{self.server}/bundles/{release.id}/{quote(name)}", release.files[name]
         with path.open("a+b") as target:
             digest, had = _hash(target)
             if had > file.bytes:
@@ -167,11 +166,17 @@ class Depot:
                         target.write(piece)
             target.flush()
             os.fsync(target.fileno())
-            if have == file.bytes and digest.hexdigest() == file.sha256:
+            found = File(have, digest.hexdigest())
+            if found == file:
                 return
             _begin_anew(target)
         if had:  # what was here may be what is wrong
             raise TryAgain(f"{self.server} has another {name}")
+        if other := release.namesake(name, found):
+            raise BundleError(
+                f"{self.server} has as {name} what the manifest has as {other}: they were swapped, or one was copied over "
+                "the other; serve the bundle anew"
+            )
         raise BundleError(
             f"{self.server} has another {name} than the manifest describes; serve the bundle anew"
         )

@@ -178,7 +178,7 @@ class Renewal:
                 if same is not None and same.exists():
                     path.parent.mkdir(parents=True, exist_ok=True)
                     shutil.copyfile(same, path)
-                self._depot.fetch(release.id, name, file, path)
+                self._depot.fetch(release, name, path)
 
     def _stay(self, error: BundleError, bundle: Bundle) -> None:
         self._refusals += 1
