@@ -1,6 +1,6 @@
-"""Writes docs/commands.md and docs/configuration.md from the code: `python docs/reference.py`.
+"""Writes docs/commands.md, docs/configuration.md and docs/interpreter.md from the code: `python docs/reference.py`.
 
-tests/test_docs.py holds both pages to the code, so run this after a change of an option or a setting.
+tests/test_docs.py holds these pages to the code, so run this after a change of an option or a setting.
 """
 
 import dataclasses
@@ -18,6 +18,17 @@ from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 from pydantic_core import PydanticUndefined
 
+from pocketfed.export.mil.operators import (
+    compressed,
+    convolution,
+    elementwise,
+    indexing,
+    matrices,
+    normalisation,
+    pooling,
+    reductions,
+    shapes,
+)
 from pocketfed.server.aggregators import AGGREGATORS
 from pocketfed.simulator.cli import app
 from pocketfed.simulator.config import Config
@@ -150,6 +161,36 @@ def configuration_page() -> str:
     return "\n".join(lines) + "\n"
 
 
+def interpreter_page() -> str:
+    """Every operator of MIL that the interpreter of Core ML packages knows; Markdown."""
+    groups = [
+        compressed,
+        convolution,
+        elementwise,
+        indexing,
+        matrices,
+        normalisation,
+        pooling,
+        reductions,
+        shapes,
+    ]
+    lines = [
+        "# Operators of the Core ML interpreter",
+        "",
+        MADE,
+        "",
+        "`pocketfed verify` runs Core ML packages operator by operator ([bundles.md](bundles.md)). A package with any other one is",
+        "not made: use other operators in the backbone, or leave Core ML out (`pocketfed bundle --no-coreml`).",
+        "",
+        "| | |",
+        "|---|---|",
+    ]
+    for group in groups:
+        names = ", ".join(f"`{name}`" for name in sorted(group.OPERATORS))
+        lines.append(f"| {inspect.cleandoc(group.__doc__ or '').partition('.')[0]} | {names} |")
+    return "\n".join(lines) + "\n"
+
+
 def _section(section: type[BaseModel]) -> Iterator[str]:
     yield inspect.cleandoc(section.__doc__ or "")
     yield ""
@@ -246,7 +287,11 @@ def _cell(text: str) -> str:
     return text.replace("|", "\\|").replace("\n", " ")
 
 
-PAGES = {"commands.md": commands_page, "configuration.md": configuration_page}
+PAGES = {
+    "commands.md": commands_page,
+    "configuration.md": configuration_page,
+    "interpreter.md": interpreter_page,
+}
 """By name, what makes each page."""
 
 if __name__ == "__main__":

@@ -17,6 +17,7 @@ from pocketfed.export.coreml.delegate import embedded_package
 from pocketfed.export.coreml.embedding import CAPTURES
 from pocketfed.export.coreml.training import INPUTS, OUTPUTS
 from pocketfed.export.mil import Precision, Program, execute, read_package
+from pocketfed.export.mil.interface import check_interface
 from pocketfed.simulator.parity import (
     CAPTURES_EACH,
     Parity,
@@ -41,7 +42,7 @@ def verify_core_ml(
         about: its entry in the manifest.
 
     Raises:
-        BundleError: a package cannot be read.
+        BundleError: a package cannot be read, or is for another system or takes other things than the manifest says.
         ExportError: there is no package in the program.
         ProgramError: a package cannot be run.
     """
@@ -52,12 +53,15 @@ def verify_core_ml(
             program = read_package(embedded_package(path.read_bytes(), Path(place)))
             batch, modality = int(described["inputs"][0]["shape"][0]), Modality(method.removeprefix("embed_"))
             yield from _embedding(bundle, task, captures, program, about, file, modality, batch)
-    elif file.startswith("Train"):
-        yield from _gradient(bundle, task, captures, read_package(path), file)
+        return
+    program = read_package(path)
+    check_interface(program, about)
+    if file.startswith("Train"):
+        yield from _gradient(bundle, task, captures, program, file)
     else:
         modality = Modality(path.stem.removeprefix("Embed").removeprefix("Classify").lower())
         for batch in about["batches"]:
-            yield from _embedding(bundle, task, captures, read_package(path), about, file, modality, batch)
+            yield from _embedding(bundle, task, captures, program, about, file, modality, batch)
 
 
 def _embedding(

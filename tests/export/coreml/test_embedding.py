@@ -197,6 +197,18 @@ def test_sounds_come_in_batches_of_every_size_that_is_stated(
     ]
 
 
+def test_a_network_for_batches_of_one_size_is_refused_in_a_sentence(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Four(nn.Module):
+        def forward(self, x: Tensor) -> Tensor:
+            pooled: Tensor = x.reshape(4, 3, -1).mean(2)
+            return pooled
+
+    monkeypatch.setitem(BACKBONES, "four", (Four, 3))
+    heard = learning_task("four", {Modality.SOUND: SoundView(samples=4000, height=16, width=16)}, batch=4)
+    with pytest.raises(ExportError, match=r"for batches of any size .*--no-coreml"):
+        embedding_package(heard, initial_weights(heard, 0), Modality.SOUND)
+
+
 def test_inside_an_executorch_program(task: LearningTask, tmp_path: Path) -> None:
     weights = initial_weights(task, 0)
     programs = [

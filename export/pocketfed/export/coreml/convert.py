@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor, fx, nn
+from torch._dynamo.exc import UserError as TorchUserError
 from torch.export import ExportedProgram
 
 from pocketfed.core.errors import ExportError
@@ -34,13 +35,24 @@ def exported(net: nn.Module, example: Tensor, sizes: Any = None) -> ExportedProg
         net: in the mode in which it is to run.
         example: of its argument.
         sizes: what may vary, as `torch.export` takes it.
+
+    Raises:
+        ExportError: PyTorch cannot export it so, as where a network takes batches of one size only.
     """
     table = torch.export.default_decompositions()
     table[aten.group_norm.default] = _group_norm
     table[aten.adaptive_avg_pool2d.default] = _adaptive_avg_pool2d
     with quiet():
-        result: ExportedProgram = torch.export.export(net, (example,), dynamic_shapes=sizes)
-        plain: ExportedProgram = result.run_decompositions(table)
+        try:
+            result: ExportedProgram = torch.export.export(net, (example,), dynamic_shapes=sizes)
+            plain: ExportedProgram = result.run_decompositions(table)
+        except (RuntimeError, ValueError, TorchUserError) as error:
+            what = str(error).strip().partition("\n")[0]
+            varying = " for batches of any size" if sizes else ""
+            raise ExportError(
+                f"PyTorch cannot export the network{varying} ({type(error).__name__}: {what}); write it so that it does "
+                "not depend on the number of captures, or leave Core ML out (pocketfed bundle --no-coreml)"
+            ) from error
     return plain
 
 
