@@ -1,0 +1,74 @@
+"""Whole bundles of networks that are shipped: both modalities, every kind of program, and the same bytes twice."""
+
+import hashlib
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from pocketfed.core.signing import make_signing_key
+from pocketfed.export.coreml.compression import Weights
+from pocketfed.simulator.bundling import Options, build_bundle
+from pocketfed.simulator.config import Config, build_config
+from pocketfed.simulator.verification import verify_programs
+from tests.conftest import REPOSITORY
+
+pytestmark = pytest.mark.long
+
+PROGRAMS = {
+    "train.pte", "embed_photo.pte", "embed_photo_int8.pte", "embed_photo_coreml.pte", "EmbedPhoto.mlpackage",
+    "TrainPhoto.mlpackage", "embed_sound.pte", "embed_sound_int8.pte", "embed_sound_coreml.pte",
+    "EmbedSound.mlpackage", "TrainSound.mlpackage",
+}  # fmt: skip
+
+
+def small(backbone: str) -> Config:
+    """Of photos and sounds that the package makes itself, small ones."""
+    return build_config(
+        {"captures": {"side": 16, "seconds": 0.25}, "learning": {"backbone": backbone, "batch": 8}}
+    )
+
+
+@pytest.mark.parametrize(
+    ("backbone", "stored"),
+    [
+        ("compact", Weights.INT8),
+        ("compact", Weights.PALETTE6),
+        ("timm:mobilenetv3_small_050", Weights.FLOAT16),
+        ("vit", Weights.FLOAT16),
+    ],
+)
+def test_every_program_agrees_with_eager_pytorch(backbone: str, stored: Weights, tmp_path: Path) -> None:
+    options = Options(coreml_weights=stored)
+    bundle = build_bundle(small(backbone), None, tmp_path / "b", options, None, lambda what: None)
+    assert set(bundle.manifest["programs"]) == PROGRAMS
+    rows = list(verify_programs(bundle, lambda what: None))
+    assert {row.program for row in rows} == PROGRAMS
+    assert [row for row in rows if not row.agrees] == []
+
+
+def test_two_processes_with_caches_of_their_own_make_the_same_bytes(tmp_path: Path) -> None:
+    make_signing_key(tmp_path / "release")
+    (tmp_path / "c.toml").write_text(
+        '[captures]\nside = 16\nseconds = 0.25\n[learning]\nbackbone = "compact"\nbatch = 8\n'
+    )
+    digests = []
+    for seed in ("1", "2"):
+        place = tmp_path / seed
+        command = [
+            sys.executable, "-c", "from pocketfed.simulator.cli import main; main()", "bundle", tmp_path / "c.toml",
+            "--key", tmp_path / "release", "--out", place / "b", "--zip",
+        ]  # fmt: skip
+        environment = {**os.environ, "PYTHONHASHSEED": seed, "POCKETFED_CACHE": str(place / "cache")}
+        subprocess.run(command, env=environment, check=True, capture_output=True, cwd=REPOSITORY)
+        files = sorted(path for path in (place / "b").rglob("*") if path.is_file())
+        digests.append(
+            {
+                path.relative_to(place).as_posix(): hashlib.sha256(path.read_bytes()).hexdigest()
+                for path in [*files, *place.glob("*.zip")]
+            }
+        )
+    assert len(digests[0]) > len(PROGRAMS)
+    assert digests[0] == digests[1]
