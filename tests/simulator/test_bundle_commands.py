@@ -2,10 +2,12 @@
 
 import dataclasses
 import json
+import re
 import shutil
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -14,16 +16,20 @@ from hypothesis import given
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from pocketfed.core.bundle import Bundle, Contents, read_bundle, write_bundle
+from pocketfed.core.bundle import PROGRAM, Bundle, Contents, read_bundle, write_bundle
 from pocketfed.core.errors import ExportError
+from pocketfed.core.learning_step import methods
 from pocketfed.core.learning_task import LearningTask
+from pocketfed.core.modality import Modality
 from pocketfed.core.signing import make_signing_key, read_signing_key
 from pocketfed.export.executorch import Program
 from pocketfed.export.mil.operators import OPERATORS
+from pocketfed.export.program import export_program
 from pocketfed.simulator import bundling, verification
 from pocketfed.simulator.bundling import Options, build_bundle
 from pocketfed.simulator.config import Config, build_config
 from pocketfed.simulator.parity import CAPTURES_EACH, Parity, distance, in_batches, lost_of
+from pocketfed.simulator.program import task_of
 from tests.conftest import Shown
 from tests.simulator.capture_folders import make_captures
 
@@ -232,6 +238,24 @@ def test_programs_with_other_weights_inside_disagree(folder: Path, tmp_path: Pat
     write_bundle(tmp_path / "other", dataclasses.replace(other, about={**about, "programs": kinds}))
     shown = pocketfed("verify", tmp_path / "other")
     assert (shown.code, "is for 'abacus'" in shown.err) == (2, True)
+
+
+def test_a_step_that_was_exported_with_a_wrong_sign_disagrees(
+    folder: Path, tmp_path: Path, pocketfed: Run
+) -> None:
+    step, *others = methods(task_of(config(folder), [Modality.PHOTO]))
+
+    def wrong(theta: torch.Tensor, state: torch.Tensor, anchor: torch.Tensor, *rest: torch.Tensor) -> Any:
+        return step.function(theta, state, 2 * theta - anchor, *rest)
+
+    program = export_program([dataclasses.replace(step, function=wrong), *others]).buffer
+    contents = contents_of(read_bundle(folder / "made"))
+    about = {"plugins": contents.about["plugins"]}
+    write_bundle(tmp_path / "b", dataclasses.replace(contents, files={PROGRAM: program}, about=about))
+    shown = pocketfed("verify", tmp_path / "b")
+    assert shown.code == 1
+    assert re.search(r"step_photo, state .*disagrees", shown.out)
+    assert re.search(r"step_photo, loss .*ok", shown.out)
 
 
 def test_a_program_that_does_not_run_is_named(

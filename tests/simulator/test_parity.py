@@ -1,11 +1,16 @@
 """What counts as agreement between a program and eager PyTorch."""
 
+from collections.abc import Callable
+
+import numpy as np
 import pytest
 import torch
 from torch import Tensor
 
 from pocketfed.core.learning_step import Method
-from pocketfed.simulator.parity import BOUNDS, MARGIN, Parity, chaos_of
+from pocketfed.core.learning_task import LearningTask, initial_weights
+from pocketfed.core.modality import Modality
+from pocketfed.simulator.parity import BOUNDS, MARGIN, Parity, chaos_of, compare_step, real_inputs
 
 WEIGHTS = torch.tensor([1.0] * 8 + [1.5, 2.0])
 TIMES = torch.tensor(3.0)
@@ -44,3 +49,36 @@ def test_a_step_may_part_three_times_as_far_as_rounding_would_take_it(
     found = Parity("train.pte", "step_photo, state", "float32", error, chaos)
     assert found.agrees is agrees
     assert found.bound == max(BOUNDS["float32"], MARGIN * chaos)
+
+
+def full(hyper: Tensor) -> Tensor:
+    """The same, but every place of a batch of 6 counts."""
+    return torch.cat([hyper[:-1], torch.tensor([6.0])])
+
+
+MISTAKES: dict[str, Callable[..., tuple[Tensor, ...]]] = {
+    "none": lambda theta, state, anchor, *rest: (theta, state, anchor, *rest),
+    "ignores the state": lambda theta, state, *rest: (theta, 0 * state, *rest),
+    "pushes away from the round's weights": lambda theta, state, anchor, *rest: (
+        theta, state, 2 * theta - anchor, *rest
+    ),
+    "counts what is no capture": lambda *inputs: (*inputs[:-1], full(inputs[-1])),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("mistake", MISTAKES)
+def test_a_step_that_heeds_not_all_of_its_inputs_disagrees(
+    mistake: str, small_task: LearningTask, photo_step: Method
+) -> None:
+    photos = np.random.default_rng(0).integers(0, 256, (8, 16, 16, 3), dtype=np.uint8)
+    inputs = real_inputs(initial_weights(small_task, 0), photo_step, {Modality.PHOTO: photos})
+    results = photo_step.function(*MISTAKES[mistake](*inputs))
+    found = dict(zip(("loss", "weights", "state"), results, strict=True))
+    rows = compare_step("train.pte", photo_step, inputs, found)
+    assert all(row.agrees for row in rows) is (mistake == "none")
+
+
+def test_every_result_at_a_kink_may_part_as_far_as_rounding_takes_it() -> None:
+    method = Method("kinked", kinked, (WEIGHTS, TIMES))
+    (row,) = compare_step("TrainPhoto.mlpackage", method, [WEIGHTS, TIMES], {"gradient": -TIMES})
+    assert (row.error, row.chaos, row.agrees) == (2.0, 2.0, True)

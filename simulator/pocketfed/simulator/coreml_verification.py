@@ -21,6 +21,7 @@ from pocketfed.export.mil.interface import check_interface
 from pocketfed.simulator.parity import (
     CAPTURES_EACH,
     Parity,
+    compare_step,
     distance,
     embedded,
     in_batches,
@@ -91,7 +92,7 @@ def _gradient(
     bundle: Bundle, task: LearningTask, captures: Mapping[Modality, NDArray[Any]], program: Program, file: str
 ) -> Iterator[Parity]:  # fmt: skip
     method = gradient_method(task, Modality(Path(file).stem.removeprefix("Train").lower()))
-    inputs = real_inputs(bundle, method, captures)
-    found = execute(program, {name: value.float() for name, value in zip(INPUTS, inputs, strict=True)})
-    for name, wanted in zip(OUTPUTS, method.function(*inputs), strict=False):
-        yield Parity(file, name, "float32", distance(found[name], wanted.reshape(found[name].shape)))
+    inputs = real_inputs(bundle.weights, method, captures)
+    results = execute(program, {name: value.float() for name, value in zip(INPUTS, inputs, strict=True)})
+    found = {name: results[name] for name in OUTPUTS if name in results}
+    yield from compare_step(file, method, inputs, found)

@@ -1,7 +1,7 @@
 """How far a program of a bundle is from eager PyTorch, and what both are given."""
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -11,6 +11,7 @@ from torch import Tensor
 
 from pocketfed.core.bundle import Bundle
 from pocketfed.core.head import read_head
+from pocketfed.core.hyper import HYPER
 from pocketfed.core.learning_step import Method, embedding
 from pocketfed.core.learning_task import LearningTask
 from pocketfed.core.modality import Modality
@@ -40,6 +41,12 @@ ROUNDING, DRAWS = 1e-6, 5
 
 MARGIN = 3.0
 """How many times as far as such noise moves eager PyTorch's result a program may be from it."""
+
+SMALL = 0.01
+"""Largest number in the state that a step begins with, and the deviation of the weights from those of the round's beginning."""
+
+PROXIMAL = 0.1
+"""Strength of FedProx's term in steps that are compared."""
 
 
 @dataclass(frozen=True)
@@ -75,23 +82,64 @@ class Parity:
         return self.error <= self.bound and self.lost <= MOST_LOST
 
 
-def real_inputs(bundle: Bundle, method: Method, captures: Mapping[Modality, NDArray[Any]]) -> list[Tensor]:
-    """Real weights and captures, random numbers for noise, the usual hyperparameters."""
+def real_inputs(
+    theta: NDArray[np.float32], method: Method, captures: Mapping[Modality, NDArray[Any]]
+) -> list[Tensor]:
+    """Weights as they are, real captures, random numbers for noise, the usual hyperparameters but for those of `_telling`.
+
+    A step gets what it has in the middle of a round, since zeros would hide whether it heeds them: a state (of no
+    negative numbers, as AdamW's squares are), and weights that have left those that the round began with.
+    """
     rng = generator(0, method.name)
-    weights = torch.from_numpy(bundle.weights.copy())
-    inputs = []
-    for position, blank in enumerate(method.example):
-        if blank.shape == weights.shape and position != 1:
-            inputs.append(weights.clone())
-            continue
+    weights = torch.from_numpy(theta.copy())
+    inputs = [weights]
+    if method.name.startswith("step"):
+        state = SMALL * rng.random(len(method.example[1]), dtype=np.float32)
+        drift = SMALL * rng.standard_normal(len(weights), dtype=np.float32)
+        inputs += [torch.from_numpy(state), weights + torch.from_numpy(drift)]
+    for blank in method.example[len(inputs) :]:
         modality = next((m for m, items in captures.items() if blank.shape[1:] == items.shape[1:]), None)
-        if modality is not None and blank.dim() > 1:
+        if blank.dim() == 1:
+            inputs.append(_telling(blank))
+        elif modality is not None:
             inputs.append(torch.from_numpy(captures[modality][: len(blank)].copy()))
-        elif blank.dim() == 3:
-            inputs.append(torch.from_numpy(rng.random(tuple(blank.shape), dtype=np.float32)))
         else:
-            inputs.append(blank)
+            inputs.append(torch.from_numpy(rng.random(tuple(blank.shape), dtype=np.float32)))
     return inputs
+
+
+def _telling(hyper: Tensor) -> Tensor:
+    """The vector of `Hyper` with FedProx's term on, and with one capture less that counts where more than two do."""
+    hyper = hyper.clone()
+    hyper[HYPER.index("proximal")] = PROXIMAL
+    counts = hyper[len(HYPER) :]
+    counts[counts > 2] -= 1
+    return hyper
+
+
+def compare_step(
+    program: str, method: Method, inputs: Sequence[Tensor], found: Mapping[str, Tensor]
+) -> list[Parity]:
+    """A row for each result of a step or a gradient.
+
+    Args:
+        program: its file.
+        method: in eager PyTorch.
+        inputs: its arguments, the weights first.
+        found: what the program makes of them, in the order of the method's results, by what rows call them.
+
+    Raises:
+        ValueError: the method has another number of results.
+    """
+    wanted = method.function(*inputs)
+    rows = [
+        Parity(program, what, "float32", distance(result, right.reshape(result.shape)))
+        for (what, result), right in zip(found.items(), wanted, strict=True)
+    ]
+    if all(row.agrees for row in rows):
+        return rows
+    chaos = chaos_of(method, inputs, wanted)  # it takes several steps to say whether that is rounding
+    return [replace(row, chaos=moved) for row, moved in zip(rows, chaos, strict=True)]
 
 
 def chaos_of(method: Method, inputs: Sequence[Tensor], wanted: Sequence[Tensor]) -> list[float]:

@@ -1,7 +1,6 @@
 """Whether the programs of a bundle do what eager PyTorch does with the same weights."""
 
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -22,7 +21,7 @@ from pocketfed.simulator.coreml_verification import verify_core_ml
 from pocketfed.simulator.parity import (
     CAPTURES_EACH,
     Parity,
-    chaos_of,
+    compare_step,
     distance,
     embedded,
     in_batches,
@@ -99,18 +98,14 @@ def _training(
 ) -> Iterator[Parity]:
     runtime = ExecutorchRuntime(bundle.program)
     for method in methods(task, mixed):
-        inputs = real_inputs(bundle, method, captures)
-        found = runtime.run(method.name, [value.numpy() for value in inputs])
-        wanted = method.function(*inputs)
+        inputs = real_inputs(bundle.weights, method, captures)
+        results = runtime.run(method.name, [value.numpy() for value in inputs])
         names = ("loss", "weights", "state") if method.name.startswith("step") else ("features",)
-        rows = [
-            Parity(PROGRAM, f"{method.name}, {name}", "float32", distance(torch.as_tensor(a), b))
-            for name, a, b in zip(names, found, wanted, strict=True)
-        ]
-        if not all(row.agrees for row in rows):  # it takes several steps to say whether that is rounding
-            chaos = chaos_of(method, inputs, wanted)
-            rows = [replace(row, chaos=moved) for row, moved in zip(rows, chaos, strict=True)]
-        yield from rows
+        found = {
+            f"{method.name}, {name}": torch.as_tensor(result)
+            for name, result in zip(names, results, strict=True)
+        }
+        yield from compare_step(PROGRAM, method, inputs, found)
 
 
 def _inference(
