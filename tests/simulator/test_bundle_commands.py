@@ -162,10 +162,15 @@ def test_verify_compares_every_program(folder: Path, pocketfed: Run) -> None:
     assert shown.out.count("ok") == 12
     assert f"package inside, batch of {BATCH}" in shown.out
     assert "signed by" in shown.out
-    quick = pocketfed("verify", folder / "made", "--signature-only")
+    quick = pocketfed("verify", folder / "made", "--signature-only", "--key", folder / "release.pub")
     assert quick.code == 0
-    assert "signature not checked" in quick.out
+    assert "signed by" in quick.out
     assert "ok" not in quick.out
+
+
+def test_the_signature_alone_is_not_checked_without_a_key(folder: Path, pocketfed: Run) -> None:
+    shown = pocketfed("verify", folder / "made", "--signature-only")
+    assert (shown.code, "add --key FILE" in shown.err) == (2, True)
 
 
 @given(st.integers(1, 9), st.integers(1, 20), st.data())
@@ -227,6 +232,68 @@ def test_programs_that_the_manifest_does_not_name_are_not_passed_over(
     assert "embed_photo.pte" in shown.err
 
 
+@pytest.mark.parametrize(
+    "hidden", ["sub/x.pte", "sub/X.mlpackage/Manifest.json", "EmbedPhoto.mlpackage/x.pte"]
+)
+def test_programs_below_other_folders_are_not_passed_over(
+    hidden: str, folder: Path, tmp_path: Path, pocketfed: Run
+) -> None:
+    contents = contents_of(read_bundle(folder / "made"))
+    files = {**contents.files, hidden: b"anything"}
+    write_bundle(tmp_path / "other", dataclasses.replace(contents, files=files))
+    shown = pocketfed("verify", tmp_path / "other")
+    assert (shown.code, f"({hidden.removesuffix('/Manifest.json')})" in shown.err) == (2, True)
+
+
+WRONG_ENTRIES = {
+    "no methods": ("embed_photo.pte", {"methods": {}}, "has the methods embed_photo, but the manifest names none"),
+    "other methods": ("embed_photo.pte", {"methods": {"x": {}}}, "embed_photo, but the manifest names x"),
+    "no methods of the step": ("train.pte", {"methods": {}}, "step_photo, but the manifest names none"),
+    "a list of methods": ("embed_photo.pte", {"methods": ["embed_photo"]}, "embed_photo.pte does not run"),
+    "no batches": ("EmbedPhoto.mlpackage", {"batches": []}, "nothing of"),
+    "another precision": ("embed_photo.pte", {"precision": "float13"}, "the precision 'float13', which is not known"),
+    "other weights": ("EmbedPhoto.mlpackage", {"weights": "int1"}, "the precision 'exact, int1'"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(("file", "entry", "expected"), WRONG_ENTRIES.values(), ids=WRONG_ENTRIES)
+def test_what_the_manifest_says_of_a_program_cannot_hide_it(
+    file: str, entry: dict[str, Any], expected: str, folder: Path, tmp_path: Path, pocketfed: Run
+) -> None:
+    contents = contents_of(read_bundle(folder / "made"))
+    entries = contents.about["programs"]
+    needed = {PROGRAM, file}  # the others take their time
+    files = {name: content for name, content in contents.files.items() if name.partition("/")[0] in needed}
+    programs = {name: {**entries[name], **(entry if name == file else {})} for name in needed}
+    about = {**contents.about, "programs": programs}
+    write_bundle(tmp_path / "other", dataclasses.replace(contents, files=files, about=about))
+    shown = pocketfed("verify", tmp_path / "other")
+    assert shown.code == 2
+    assert file in shown.err
+    assert expected in shown.err
+
+
+def test_a_step_has_no_methods_that_nobody_compares(folder: Path, tmp_path: Path, pocketfed: Run) -> None:
+    contents = contents_of(read_bundle(folder / "made"))
+    files = {PROGRAM: contents.files["embed_photo.pte"]}
+    about = {"plugins": contents.about["plugins"]}
+    write_bundle(tmp_path / "other", dataclasses.replace(contents, files=files, about=about))
+    shown = pocketfed("verify", tmp_path / "other")
+    assert shown.code == 2
+    assert "has the methods embed_photo, but its configuration asks for embed_photo, step_photo" in shown.err
+
+
+@pytest.mark.parametrize("entry", [{}, None, {"runtime": "executorch", "precision": "int8", "methods": []}])
+def test_inspect_says_which_program_the_manifest_does_not_describe(
+    entry: object, folder: Path, tmp_path: Path, pocketfed: Run
+) -> None:
+    contents = contents_of(read_bundle(folder / "made"))
+    about = {**contents.about, "programs": {**contents.about["programs"], "train.pte": entry}}
+    write_bundle(tmp_path / "other", dataclasses.replace(contents, about=about))
+    shown = pocketfed("inspect", tmp_path / "other")
+    assert (shown.code, "does not describe train.pte" in shown.err) == (2, True)
+
+
 def test_programs_with_other_weights_inside_disagree(folder: Path, tmp_path: Path, pocketfed: Run) -> None:
     contents = contents_of(read_bundle(folder / "made"))
     other, about = dataclasses.replace(contents, weights=np.roll(contents.weights, 1)), contents.about
@@ -275,7 +342,8 @@ def test_an_older_runtime_is_said_before_anything_runs(
     monkeypatch.setattr(verification, "runtime_version", lambda: "0.9.10")
     shown = pocketfed("verify", folder / "made")
     assert (shown.code, "the runtime here is older, 0.9.10; install executorch" in shown.err) == (2, True)
-    assert pocketfed("verify", folder / "made", "--signature-only").code == 0
+    only = ["--signature-only", "--key", folder / "release.pub"]
+    assert pocketfed("verify", folder / "made", *only).code == 0
 
 
 def test_the_command_makes_it_signs_it_and_zips_it(folder: Path, tmp_path: Path, pocketfed: Run) -> None:

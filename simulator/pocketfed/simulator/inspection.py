@@ -1,7 +1,8 @@
 """What is in a bundle, as people read it."""
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -10,6 +11,7 @@ from typing import Any
 from rich.table import Table
 
 from pocketfed.core.bundle import PROGRAM, Bundle
+from pocketfed.core.errors import BundleError
 from pocketfed.export.coreml.delegate import embedded_package
 from pocketfed.export.inspection import inspect_program
 from pocketfed.export.mil import read_package
@@ -50,12 +52,18 @@ class Described:
 
 
 def describe_bundle(bundle: Bundle) -> list[Described]:
-    """Every method of every program, in the manifest's order."""
+    """Every method of every program, in the manifest's order.
+
+    Raises:
+        BundleError: the manifest does not say what a program is.
+    """
     programs = bundle.manifest.get("programs", {PROGRAM: {"runtime": "executorch", "precision": "float32"}})
     described: list[Described] = []
     for file, about in programs.items():
-        path, size, precision = bundle.folder / file, bundle.release.size_of(file), about["precision"]
-        if about["runtime"] == "coreml":
+        with _stated(bundle, file):
+            runtime, precision = about["runtime"], about["precision"]
+        path, size = bundle.folder / file, bundle.release.size_of(file)
+        if runtime == "coreml":
             inside = _package_operators(path)
             count = f"{sum(inside.values())} operators"
             described.append(Described(file, "main", "coreml", precision, size, count, inside, None, ()))
@@ -98,17 +106,34 @@ def slow_kernels(programs: Sequence[Described]) -> list[str]:
 
 
 def signatures(bundle: Bundle, programs: Sequence[Described]) -> list[str]:
-    """What each method takes and gives, as far as the manifest says it, and what it runs, a few lines each."""
+    """What each method takes and gives, as far as the manifest says it, and what it runs, a few lines each.
+
+    Raises:
+        BundleError: what it says has no names, types or shapes.
+    """
     lines: list[str] = []
     for program in programs:
         about = bundle.manifest.get("programs", {}).get(program.file, {})
-        described = about.get("methods", {program.method: about}).get(program.method, {})
         lines.append(f"{program.file} {program.method}")
-        for word, side in (("takes", "inputs"), ("gives", "outputs")):
-            if side in described:
-                lines.append(f"  {word} {', '.join(map(_tensor, described[side]))}")
+        with _stated(bundle, program.file):
+            described = about.get("methods", {program.method: about}).get(program.method, {})
+            for word, side in (("takes", "inputs"), ("gives", "outputs")):
+                if side in described:
+                    lines.append(f"  {word} {', '.join(map(_tensor, described[side]))}")
         lines.append(f"  runs {_frequent(program.operators)}")
     return lines
+
+
+@contextmanager
+def _stated(bundle: Bundle, file: str) -> Iterator[None]:
+    """Of what the manifest says of a program, which anybody may have written."""
+    try:
+        yield
+    except (KeyError, TypeError, AttributeError) as error:
+        raise BundleError(
+            f"the manifest of {bundle.folder} does not describe {file} as this version reads it ({error!r}); make the "
+            "bundle anew"
+        ) from error
 
 
 def classifiers(bundle: Bundle) -> list[str]:

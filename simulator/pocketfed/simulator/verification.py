@@ -1,6 +1,7 @@
 """Whether the programs of a bundle do what eager PyTorch does with the same weights."""
 
 from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 import numpy as np
@@ -14,11 +15,13 @@ from pocketfed.core.learning_step import methods
 from pocketfed.core.learning_task import LearningTask
 from pocketfed.core.modality import Modality
 from pocketfed.core.runtime_version import check_runtime
+from pocketfed.export.inspection import inspect_program
 from pocketfed.mobile_client.runtime import ExecutorchRuntime, runtime_version
 from pocketfed.simulator.bundles import config_of
 from pocketfed.simulator.config import Config
 from pocketfed.simulator.coreml_verification import verify_core_ml
 from pocketfed.simulator.parity import (
+    BOUNDS,
     CAPTURES_EACH,
     Parity,
     compare_step,
@@ -40,7 +43,8 @@ def verify_programs(bundle: Bundle, tell: Callable[[str], None]) -> Iterator[Par
 
     Raises:
         BundleError: the runtime here is older than what the bundle was made with, the manifest names a program of a kind
-            that is not known here, or one cannot be run.
+            or precision that is not known here, or other methods than a program has, or one cannot be run, or nothing
+            of it would be.
     """
     check_runtime(bundle.manifest, runtime_version(), bundle.folder)
     config = config_of(bundle)
@@ -52,14 +56,24 @@ def verify_programs(bundle: Bundle, tell: Callable[[str], None]) -> Iterator[Par
     captures = {modality: _captures(task, modality) for modality in task.views}
     for name, about in _programs(bundle).items():
         tell(name)
+        path = bundle.folder / name
         try:
-            yield from _verify(bundle, config, task, captures, str(name), about)
+            rows = list(_verify(bundle, config, task, captures, str(name), about))
+            unknown = [row.precision for row in rows if row.precision not in BOUNDS]
         except BundleError:
             raise
-        except (PocketfedError, KeyError, TypeError, ValueError) as error:
+        except (PocketfedError, LookupError, AttributeError, TypeError, ValueError) as error:
+            raise BundleError(f"{path} does not run ({error}); make the bundle anew") from error
+        if unknown:
             raise BundleError(
-                f"{bundle.folder / name} does not run ({error}); make the bundle anew"
-            ) from error
+                f"{path} has the precision {unknown[0]!r}, which is not known here; use a newer version"
+            )
+        if not rows:
+            raise BundleError(
+                f"nothing of {path} would be run, since the manifest names no method or size of batches of it; make the "
+                "bundle anew"
+            )
+        yield from rows
 
 
 def _programs(bundle: Bundle) -> Mapping[str, Any]:
@@ -69,8 +83,10 @@ def _programs(bundle: Bundle) -> Mapping[str, Any]:
         BundleError: it leaves out a program that is among the files. That it has none besides, `read_bundle` has checked.
     """
     stated: Mapping[str, Any] = bundle.manifest.get("programs", {PROGRAM: {"runtime": "executorch"}})
-    tops = {file.partition("/")[0] for file in bundle.release.files}
-    there = {name for name in tops if name.endswith((".pte", ".mlpackage"))}
+    places = {
+        str(place) for file in map(PurePosixPath, bundle.release.files) for place in (file, *file.parents)
+    }
+    there = {place for place in places if place.endswith((".pte", ".mlpackage"))}
     if there - stated.keys():
         other = ", ".join(sorted(there - stated.keys()))
         raise BundleError(
@@ -83,14 +99,42 @@ def _verify(
     bundle: Bundle, config: Config, task: LearningTask, captures: Mapping[Modality, NDArray[Any]],
     name: str, about: Mapping[str, Any],
 ) -> Iterator[Parity]:  # fmt: skip
+    mixed = config.learning.mode == "mixed"
+    if about["runtime"] == "executorch":
+        _check_methods(bundle.folder / name, task, mixed, about)
     if about["runtime"] == "coreml" or about.get("backend") == "coreml":
         yield from verify_core_ml(bundle, task, captures, name, about)
     elif about["runtime"] != "executorch":
         raise BundleError(f"{name} is for {about['runtime']!r}, which is not known here; use a newer version")
     elif name == PROGRAM:
-        yield from _training(bundle, task, captures, config.learning.mode == "mixed")
+        yield from _training(bundle, task, captures, mixed)
     else:
         yield from _inference(bundle, task, captures, name, about)
+
+
+def _check_methods(file: Path, task: LearningTask, mixed: bool, about: Mapping[str, Any]) -> None:
+    """Nothing, if a program has just the methods that will be compared.
+
+    Raises:
+        BundleError: it has others.
+    """
+    wanted: dict[str, set[str]] = {}
+    if (
+        file.name != PROGRAM or "methods" in about
+    ):  # the manifest of a simulation's bundle says nothing of them
+        wanted["the manifest names"] = set(about["methods"])
+    if file.name == PROGRAM:
+        wanted["its configuration asks for"] = {method.name for method in methods(task, mixed)}
+    own = set(inspect_program(file.read_bytes()))
+    for who, names in wanted.items():
+        if names != own:
+            raise BundleError(
+                f"{file} has the methods {_listed(own)}, but {who} {_listed(names)}; make the bundle anew"
+            )
+
+
+def _listed(names: set[str]) -> str:
+    return ", ".join(sorted(names)) or "none"
 
 
 def _training(

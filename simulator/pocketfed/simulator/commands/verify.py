@@ -18,7 +18,10 @@ def verify(
         typer.Option(help="Python file that the bundle was made with, as its hash says; may be given again."),
     ] = None,
     signature_only: Annotated[
-        bool, typer.Option("--signature-only", help="Check signature, hashes and files, and run nothing.")
+        bool,
+        typer.Option(
+            "--signature-only", help="Check signature, hashes and files, and run nothing; needs --key."
+        ),
     ] = False,
 ) -> None:
     """Check that a bundle is whole and signed, and that every program does what eager PyTorch does.
@@ -32,6 +35,11 @@ def verify(
 
         pocketfed verify bundle --signature-only --key release.pub
     """
+    if signature_only and key is None:
+        from pocketfed.core.errors import ConfigError
+
+        what = "--signature-only without a key checks no signature; add --key FILE, the public key that must have signed"
+        raise ConfigError([f"{what} {folder}"])
     console = Console()
     with console.status("starting") as status:
         from rich.table import Table
