@@ -251,6 +251,7 @@ WRONG_ENTRIES = {
     "no methods of the step": ("train.pte", {"methods": {}}, "step_photo, but the manifest names none"),
     "a list of methods": ("embed_photo.pte", {"methods": ["embed_photo"]}, "embed_photo.pte does not run"),
     "no batches": ("EmbedPhoto.mlpackage", {"batches": []}, "nothing of"),
+    "empty batches": ("EmbedPhoto.mlpackage", {"batches": [0]}, "EmbedPhoto.mlpackage does not run"),
     "another precision": ("embed_photo.pte", {"precision": "float13"}, "the precision 'float13', which is not known"),
     "other weights": ("EmbedPhoto.mlpackage", {"weights": "int1"}, "the precision 'exact, int1'"),
 }  # fmt: skip

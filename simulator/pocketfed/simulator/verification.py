@@ -62,7 +62,9 @@ def verify_programs(bundle: Bundle, tell: Callable[[str], None]) -> Iterator[Par
             unknown = [row.precision for row in rows if row.precision not in BOUNDS]
         except BundleError:
             raise
-        except (PocketfedError, LookupError, AttributeError, TypeError, ValueError) as error:
+        except (
+            PocketfedError, LookupError, ArithmeticError, AttributeError, TypeError, ValueError
+        ) as error:  # fmt: skip
             raise BundleError(f"{path} does not run ({error}); make the bundle anew") from error
         if unknown:
             raise BundleError(
