@@ -1,5 +1,6 @@
 """Every rule against an independent formula in float64, and the properties that a fake would fail."""
 
+import dataclasses
 from typing import Any
 
 import numpy as np
@@ -15,8 +16,10 @@ from pocketfed.server.aggregators import (
     Broadcast,
     FedAvg,
     LDawa,
+    ServerOptimiser,
     Sums,
     build_aggregator,
+    discounts_late,
     register,
 )
 from tests.server.rule_cases import CASES, Oracle, Vector, backbone, buffers, layout_of, random_case, tree
@@ -219,3 +222,25 @@ def test_settings_are_checked_all_at_once() -> None:
 def test_what_is_registered_is_a_dataclass() -> None:
     with pytest.raises(TypeError, match="no dataclass"):
         register("odd", lambda: FedAvg())
+
+
+@pytest.mark.parametrize("over", [None, "median", "ldawa"])
+@pytest.mark.parametrize("name", sorted(AGGREGATORS))
+def test_a_rule_says_whether_late_updates_count_less(name: str, over: str | None) -> None:
+    """A configuration goes by what it says, so a rule that ignores discounts must not be silent about it."""
+    optimiser = isinstance(build_aggregator(name), ServerOptimiser)
+    rule = build_aggregator(name, {"over": over} if over and optimiser else {})
+    begun, updates = random_case(0, [(Role.BACKBONE, 20), (Role.BUFFER, 5)], 7, 5)
+    prompt = [dataclasses.replace(update, discount=1.0) for update in updates]
+    late = [dataclasses.replace(prompt[0], discount=0.1), *prompt[1:]]
+    changed = not np.array_equal(fold(rule, begun, prompt), fold(rule, begun, late))
+    assert discounts_late(rule) is changed
+
+
+def test_a_rule_of_ones_own_is_believed_and_may_say_that_it_discounts_nothing() -> None:
+    @dataclasses.dataclass(frozen=True)
+    class Plain(FedAvg):
+        discounts_late = False
+
+    assert discounts_late(FedAvg())
+    assert not discounts_late(Plain())

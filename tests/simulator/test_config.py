@@ -63,6 +63,45 @@ def test_what_cannot_be_is_said(values: dict[str, Any], problem: str) -> None:
     assert refusal.value.problems[0].startswith(problem)
 
 
+ROBUST = ["median", "trimmed-mean", "krum", "multi-krum"]
+
+
+@pytest.mark.parametrize("rule", [*ROBUST, "ldawa", "ldawa-normalised"])
+@pytest.mark.parametrize("optimiser", [None, "fedavgm", "fedadam"])
+def test_late_updates_do_not_silently_count_in_full(rule: str, optimiser: str | None) -> None:
+    values: dict[str, Any] = {"aggregator": rule}
+    if optimiser:
+        values = {"aggregator": optimiser, "aggregation": {"over": rule}}
+    build_config(values)
+    for staleness in ("polynomial", "hinge"):
+        late = {"enabled": True, "staleness": staleness}
+        with pytest.raises(ConfigError) as caught:
+            build_config({**values, "asynchronous": late})
+        (problem,) = caught.value.problems
+        shown = f"{optimiser} over {rule}" if optimiser else rule
+        assert problem.startswith(
+            f"asynchronous.discounts: {shown} does not weigh updates by how late they are"
+        )
+        assert 'set discounts = "step"' in problem
+        assert problem.endswith("(got 'weight')")
+        build_config({**values, "asynchronous": {**late, "discounts": "step"}})
+    build_config({**values, "asynchronous": {"enabled": True, "staleness": "constant"}})
+
+
+@pytest.mark.parametrize("rule", ["fedavg", "fedvssl", "fedavgm", "fedadagrad", "fedyogi", "fedadam"])
+def test_rules_over_means_discount_late_updates(rule: str) -> None:
+    build_config({"aggregator": rule, "asynchronous": {"enabled": True}})
+
+
+def test_mistakes_beside_lateness_are_said_once() -> None:
+    for values in ({"aggregation": 3}, {"aggregator": "mode"}, {"aggregation": {"memory": 1}}):
+        with pytest.raises(ConfigError) as caught:
+            build_config({"aggregator": "median", "asynchronous": {"enabled": True}, **values})
+        assert len(caught.value.problems) == 1
+    with pytest.raises(ConfigError, match="asynchronous"):
+        build_config({"aggregator": "median", "asynchronous": 3})
+
+
 def test_what_travels_is_in_one_order() -> None:
     config = build_config({"exchange": {"travels": ["buffer", "backbone", "buffer"]}})
     assert travel_of(config).roles == (Role.BACKBONE, Role.BUFFER)

@@ -17,7 +17,7 @@ from pocketfed.core.modality import Modality
 from pocketfed.core.optimisers import OPTIMISERS, SGD
 from pocketfed.core.plugins import load_plugins
 from pocketfed.core.role import Role
-from pocketfed.server.aggregators import AGGREGATORS, build_aggregator
+from pocketfed.server.aggregators import AGGREGATORS, build_aggregator, discounts_late
 from pocketfed.server.privacy.private_mean import refusal
 
 Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
@@ -90,7 +90,8 @@ class AsynchronousConfig(Section):
     `concurrency` phones are at work at any time, and a round is over after `buffer` updates. Updates count that are up
     to `max_staleness` rounds behind, discounted by `staleness`: (1 + rounds)^-`exponent` if polynomial, and if hinge
     from `hinge_after` rounds on by 1 / (`hinge_slope` rounds + 1). `discounts` says what is discounted, an update's
-    weight in the mean or its step; all steps are multiplied by `step`.
+    weight in the mean or its step, which is the only way for rules that do not weigh updates so (L-DAWA and those that
+    keep all updates); all steps are multiplied by `step`.
     """
 
     enabled: bool = False
@@ -348,6 +349,7 @@ def build_config(values: Mapping[str, Any]) -> Config:
         # A default that waits for a value which is itself a mistake is no mistake of its own.
         problems += [_sentence(p) for p in error.errors() if p["type"] != "default_factory_not_called"]
     problems += _aggregation_problems(values)
+    problems += _lateness_problems(values)
     problems += _privacy_problems(values)
     if problems:
         raise ConfigError(problems)
@@ -363,6 +365,26 @@ def _aggregation_problems(values: Mapping[str, Any]) -> list[str]:
     except ConfigError as error:
         return [f"aggregation.{problem}" for problem in error.problems]
     return []
+
+
+def _lateness_problems(values: Mapping[str, Any]) -> list[str]:
+    name, settings = values.get("aggregator", "fedavg"), values.get("aggregation", {})
+    if name not in AGGREGATORS or not isinstance(settings, Mapping):
+        return []
+    try:
+        wanted = AsynchronousConfig.model_validate(values.get("asynchronous", {}))
+        rule = build_aggregator(name, settings)
+    except (ConfigError, ValidationError):
+        return []  # said already
+    by_weight = wanted.enabled and wanted.staleness != "constant" and wanted.discounts == "weight"
+    if not by_weight or discounts_late(rule):
+        return []
+    shown = f"{name} over {settings['over']}" if "over" in settings else name
+    problem = (
+        f"asynchronous.discounts: {shown} does not weigh updates by how late they are, so all would count in full; "
+        'set discounts = "step", or staleness = "constant" if that is wanted (got \'weight\')'
+    )
+    return [problem]
 
 
 def _privacy_problems(values: Mapping[str, Any]) -> list[str]:

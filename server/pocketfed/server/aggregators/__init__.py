@@ -4,6 +4,7 @@ From outside the package, `register` in a file that `plugins` names.
 """
 
 from pocketfed.server.aggregators.aggregator import Aggregator, Broadcast, GlobalModel, Memory
+from pocketfed.server.aggregators.discounting import discounts_late
 from pocketfed.server.aggregators.fedavg import FedAvg
 from pocketfed.server.aggregators.fedvssl import FedVssl
 from pocketfed.server.aggregators.krum import Krum
@@ -58,6 +59,7 @@ __all__ = [
     "TrimmedMean",
     "build_aggregator",
     "check_is_sum",
+    "discounts_late",
     "factors_of",
     "fold_bytes",
     "identity",

@@ -8,7 +8,8 @@ The published rule, as its authors' code runs it, is a plain mean over the K pho
 divided by the sum of cosines. So it shrinks: identical phones w give c w, not w. A negative cosine is not clamped.
 The first rounds are FedAvg (three in the authors' code).
 
-It scales all tensors, running statistics included, and so do we. A late update counts in full after the warm-up.
+It scales all tensors, running statistics included, and so do we. A late update counts in full after the warm-up,
+so rounds that do not wait must shorten its step (`discounts_late`).
 
 Our choices: a layer of norm zero, on either side, counts with c = 1, where the authors' code divides by zero; and
 `normalise`, off by default, divides by sum_k c_k, so that identical phones give w, but by no less than `LEAST` per phone:
@@ -53,6 +54,11 @@ class LDawa:
 
     warmup: Annotated[int, Field(ge=0)] = 3
     normalise: bool = False
+
+    @property
+    def discounts_late(self) -> bool:
+        """See `Discounting`: not after the warm-up."""
+        return False
 
     def start(self, begun: Broadcast) -> Sums:
         """See `Aggregator`."""

@@ -36,6 +36,7 @@ from pocketfed.core.errors import ConfigError
 from pocketfed.core.layout import Layout, Role
 from pocketfed.core.plan import Update
 from pocketfed.server.aggregators.aggregator import Aggregator, Broadcast, GlobalModel
+from pocketfed.server.aggregators.discounting import discounts_late
 from pocketfed.server.aggregators.registry import build_aggregator
 from pocketfed.server.aggregators.room import Room, room_of
 from pocketfed.server.aggregators.steps import Steps, Vector, adaptive, averaged, momentum, summed, towards
@@ -82,6 +83,11 @@ class ServerOptimiser(ABC):
             return build_aggregator(self.over, self.over_settings)
         except ConfigError as error:
             raise ConfigError([f"over: {problem}" for problem in error.problems]) from error
+
+    @property
+    def discounts_late(self) -> bool:
+        """See `Discounting`: as the rule below."""
+        return discounts_late(self.inner)
 
     def room(self, layout: Layout) -> Room:
         """See `Roomy`: that of the rule below."""

@@ -73,6 +73,11 @@ class KeepsAll(ABC):
         """Updates without which there is no result."""
         return 1
 
+    @property
+    def discounts_late(self) -> bool:
+        """See `Discounting`: no, because all count alike."""
+        return False
+
     def room(self, layout: Layout) -> Room:
         """See `Roomy`."""
         return Room(self.fewest, self.memory_mb, 4 * layout.size)
