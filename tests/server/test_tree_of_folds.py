@@ -28,6 +28,7 @@ from pocketfed.server.aggregators import (
     build_aggregator,
     check_is_sum,
     factors_of,
+    identity,
     sums_of,
 )
 from pocketfed.server.fold import Fold
@@ -101,6 +102,56 @@ def test_a_tree_equals_the_flat_fold(
     np.testing.assert_allclose(result(root), result(flat), rtol=1e-6, atol=1e-6 * scale)
     tree, whole = root.outcome(1, 0.0, {}, 0), flat.outcome(1, 0.0, {}, 0)
     assert tree.loss[Modality.SOUND] == pytest.approx(whole.loss[Modality.SOUND], rel=1e-9, abs=1e-9)
+
+
+LDAWA = {"warmup": 5, "normalise": True}
+
+
+@pytest.mark.parametrize(
+    ("first", "second"),
+    [
+        (("fedavgm", {}), ("fedavgm", {"over": "fedavg", "momentum": 0.9, "learning_rate": 1})),
+        (
+            ("fedadam", {"over": "ldawa", "over_settings": LDAWA, "tau": 0.1, "momentum": 0.5}),
+            ("fedadam", {"momentum": 0.5, "tau": 0.1, "over_settings": dict(reversed(LDAWA.items())), "over": "ldawa"}),
+        ),
+        (
+            ("fedadam", {"over": "ldawa-normalised"}),
+            ("fedadam", {"over": "ldawa", "over_settings": {"warmup": 3, "normalise": True}}),
+        ),
+        (("fedvssl", {}), ("fedvssl", {"beta": 1, "alpha": 0.9})),
+    ],
+)  # fmt: skip
+def test_an_edge_whose_rule_is_the_same_in_other_words_counts(first: Any, second: Any) -> None:
+    begun, updates = case()
+    fold = fold_of(build_aggregator(*first), begun)
+    fold.take(1, brings(folded(build_aggregator(*second), begun, updates).part()), begun.round, edge=True)
+    assert fold.failures == ()
+    assert fold.updates == len(updates)
+
+
+def test_rules_that_differ_in_a_setting_differ_in_identity() -> None:
+    rules: list[tuple[str, dict[str, Any]]] = [
+        ("fedavg", {}), ("fedvssl", {}), ("fedvssl", {"beta": 0}), ("fedavgm", {}), ("fedavgm", {"momentum": 0.8}),
+        ("fedadam", {}), ("fedadam", {"second": 0.0}), ("fedyogi", {}), ("fedavgm", {"over": "ldawa"}),
+        ("fedavgm", {"over": "ldawa", "over_settings": {"warmup": 2}}), ("ldawa", {}), ("ldawa-normalised", {}),
+    ]  # fmt: skip
+    assert len({identity(build_aggregator(*rule)) for rule in rules}) == len(rules)
+
+
+def test_settings_of_a_plugged_rule_have_no_order_where_it_means_nothing() -> None:
+    @dataclasses.dataclass(frozen=True)
+    class Own(FedAvg):
+        table: dict[str, Any]
+        names: frozenset[str]
+        steps: tuple[int, ...] = (2, 1)
+
+    one, other = {"a": 1, "b": {"c": 2, "d": 3}}, {"b": {"d": 3, "c": 2}, "a": 1}
+    assert identity(Own(one, frozenset("xyz"))) == identity(Own(other, frozenset("zyx")))
+    assert identity(Own(one, frozenset("xyz"))) == (
+        "Own(names={'x', 'y', 'z'}, steps=[2, 1], table={'a': 1, 'b': {'c': 2, 'd': 3}})"
+    )
+    assert identity(Own(one, frozenset())) != identity(Own(one, frozenset(), (1, 2)))
 
 
 def test_small_denominators_agree_too() -> None:

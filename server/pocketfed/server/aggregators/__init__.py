@@ -7,6 +7,7 @@ from pocketfed.server.aggregators.aggregator import Aggregator, Broadcast, Globa
 from pocketfed.server.aggregators.discounting import discounts_late
 from pocketfed.server.aggregators.fedavg import FedAvg
 from pocketfed.server.aggregators.fedvssl import FedVssl
+from pocketfed.server.aggregators.identity import identity
 from pocketfed.server.aggregators.krum import Krum
 from pocketfed.server.aggregators.ldawa import LDawa
 from pocketfed.server.aggregators.median import CoordinateMedian
@@ -21,7 +22,7 @@ from pocketfed.server.aggregators.server_optimisers import (
 )
 from pocketfed.server.aggregators.stack import Stack
 from pocketfed.server.aggregators.sums import Sums
-from pocketfed.server.aggregators.tree import check_is_sum, factors_of, fold_bytes, identity, sums_of
+from pocketfed.server.aggregators.tree import check_is_sum, factors_of, fold_bytes, sums_of
 from pocketfed.server.aggregators.trimmed_mean import TrimmedMean
 
 register("fedavg", FedAvg)

@@ -37,6 +37,7 @@ from pocketfed.core.layout import Layout, Role
 from pocketfed.core.plan import Update
 from pocketfed.server.aggregators.aggregator import Aggregator, Broadcast, GlobalModel
 from pocketfed.server.aggregators.discounting import discounts_late
+from pocketfed.server.aggregators.identity import call, identity, settings_of, written
 from pocketfed.server.aggregators.registry import build_aggregator
 from pocketfed.server.aggregators.room import Room, room_of
 from pocketfed.server.aggregators.steps import Steps, Vector, adaptive, averaged, momentum, summed, towards
@@ -88,6 +89,13 @@ class ServerOptimiser(ABC):
     def discounts_late(self) -> bool:
         """See `Discounting`: as the rule below."""
         return discounts_late(self.inner)
+
+    @property
+    def identity(self) -> str:
+        """See `Identified`: the rule below stands for its name and its settings, of which others may say the same."""
+        own = {name: written(value) for name, value in settings_of(self).items()}
+        del own["over"], own["over_settings"]
+        return call(type(self).__name__, {**own, "over": identity(self.inner)})
 
     def room(self, layout: Layout) -> Room:
         """See `Roomy`: that of the rule below."""

@@ -34,11 +34,6 @@ def factors_of(rule: Aggregator[Any], begun: Broadcast, most_examples: int) -> S
     return [(0.0, float(most_examples))] * (sums_of(rule, begun.layout) or 0)
 
 
-def identity(rule: Aggregator[Any]) -> str:
-    """The rule with its settings: two servers whose rules have the same can share a fold."""
-    return repr(rule)
-
-
 def sums_of(rule: Aggregator[Any], layout: Layout) -> int | None:
     """How many sums a rule keeps; None if it is no sum."""
     state = rule.start(Broadcast(np.zeros(layout.size, np.float32), layout, 1))
