@@ -1,5 +1,6 @@
 """Logs: one line each with its fields, for people and for machines, and nobody else's chatter."""
 
+import dataclasses
 import io
 import itertools
 import json
@@ -7,13 +8,15 @@ import logging
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 from pocketfed.core.errors import ServerError
 from pocketfed.server.logs import TALKATIVE, LogFormat, structured_logs
 from pocketfed.server.outcome import Failure, Kind
+from pocketfed.server.privacy.spent import Spent
 from pocketfed.server.watch.round_log import RoundLog
-from tests.server.watch.example import EVIL, busy
+from tests.server.watch.example import EVIL, busy, outcome
 
 
 def lines(text: str) -> list[dict[str, Any]]:
@@ -141,6 +144,19 @@ def test_the_file_is_json_whatever_the_terminal_shows(tmp_path: Path) -> None:
     (line,) = lines((tmp_path / "state" / "logs" / "server.log").read_text())
     assert (line["message"], line["round"]) == ("hello", 1)
     assert "hello round=1" in stream.getvalue()
+
+
+def test_what_privacy_has_cost_is_logged_with_its_round() -> None:
+    stream = io.StringIO()
+    protected = dataclasses.replace(
+        outcome(7, np.random.default_rng(0)), privacy=Spent(2.34567, 1e-5, 8.0, 0.12345678)
+    )
+    with structured_logs(LogFormat.JSON, stream=stream):
+        RoundLog().finished(protected)
+        RoundLog().finished(dataclasses.replace(protected, privacy=None))
+    told, nothing = lines(stream.getvalue())
+    assert (told["epsilon"], told["delta"], told["clip"]) == (2.3457, 1e-5, 0.123457)
+    assert not {"epsilon", "delta", "clip"} & nothing.keys()
 
 
 def test_files_rotate(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -8,6 +8,7 @@ import pytest
 
 from pocketfed.core.modality import Modality
 from pocketfed.server.outcome import Failure, Kind
+from pocketfed.server.privacy.spent import Spent
 from pocketfed.server.watch.bars import SHOWN, stack
 from pocketfed.server.watch.page import live_page, refused_page, state_line
 from pocketfed.server.watch.scoreboard import Scoreboard
@@ -168,6 +169,23 @@ def test_losses_that_cannot_be_drawn_are_named(board: Scoreboard) -> None:
     text = page(dataclasses.replace(shown, rounds=tuple(lines)))
     assert text.count("<td>not finite</td>") == len(lines)
     assert "Training loss of" not in text
+
+
+def test_what_privacy_has_cost_is_shown_with_its_budget(board: Scoreboard) -> None:
+    shown = board.snapshot()
+    assert "Epsilon" not in page(shown)
+    spent = [Spent(0.125 * line.round + 1 / 3, 1e-5, 8.0, 0.75) for line in shown.rounds]
+    lines = [dataclasses.replace(line, privacy=cost) for line, cost in zip(shown.rounds, spent, strict=True)]
+    text = page(dataclasses.replace(shown, rounds=tuple(lines)))
+    assert (
+        '<dt>Epsilon, at delta 1e-05</dt><dd>4.83 <small class="soft">of 8</small></dd>' in text
+    )  # of round 36
+    assert '<th scope="col">Epsilon</th>' in text
+    rows = re.findall(r'<tr><th scope="row">(\d+)\b.*<td>([\d.]+)</td></tr>', text)
+    shown_costs = {int(number): cost for number, cost in rows if int(number) in (35, 36)}
+    assert shown_costs == {35: "4.708", 36: "4.833"}
+    mixed = page(dataclasses.replace(shown, rounds=(shown.rounds[-2], lines[-1])))  # before it was protected
+    assert "4.833</td></tr>" in mixed
 
 
 def test_every_kind_is_explained() -> None:
