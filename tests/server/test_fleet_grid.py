@@ -2,6 +2,7 @@
 
 import dataclasses
 import re
+import time
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
@@ -15,9 +16,10 @@ from numpy.typing import NDArray
 from pocketfed.core.hyper import Hyper
 from pocketfed.core.plan import Plan
 from pocketfed.core.wire import DECLINED, UPDATE, weights_to_bytes
+from pocketfed.mobile_client.flower import descriptors as d
 from pocketfed.mobile_client.flower.fleet import Fleet as Server
-from pocketfed.mobile_client.flower.objects import Records
-from pocketfed.mobile_client.flower.task import Answer, Failure, Question
+from pocketfed.mobile_client.flower.objects import Records, object_id
+from pocketfed.mobile_client.flower.task import Failure, Question, build_answer
 from pocketfed.server import fleet_grid
 from pocketfed.server.admission import MOST_UNDER_WAY
 from pocketfed.server.aggregators import FedAvg, GlobalModel
@@ -104,12 +106,17 @@ def stops_half_way(server: Server, node: int, question: Question, records: Recor
 
 
 def sends_another_content(server: Server, node: int, question: Question, records: Records) -> None:
-    """The last object's content does not have the hash that was announced."""
+    """All is offered and pushed as it should be, but for the last object, which has not the hash that is its name."""
+    answer = build_answer(question, node, time.time(), 0.0, records)
+    offer = server.push_messages(d.PushMessagesRequest.FromString(answer.request))
+    *honest, last = answer.objects
+    assert object_id(last) in offer.missing
 
-    def tamper(answer: Answer) -> Answer:
-        return dataclasses.replace(answer, objects=(*answer.objects[:-1], answer.objects[-1] + b"x"))
+    def push(name: str, body: bytes) -> bool:
+        return server.push_object(node, question.metadata.run_id, name, body, offer.session)
 
-    assert all(send(server, node, question, records, tamper))
+    assert all(push(object_id(body), body) for body in honest if object_id(body) in offer.missing)
+    assert not push(object_id(last), last + b"x")
 
 
 def undecodable(kind: str, body: bytes) -> Misdeed:

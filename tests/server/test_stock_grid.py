@@ -46,6 +46,7 @@ STOCK = {
     "record in place of a dictionary": Kind.FAILED,
     "killed after pull": Kind.SILENT,
     "killed in mid-upload": Kind.SILENT,
+    "hash that does not match": Kind.SILENT,
 }
 """Faults of tests/server/test_fleet_grid.py, and what they come to here."""
 
