@@ -13,6 +13,7 @@ from flwr.proto.fleet_pb2 import ActivateNodeRequest, PushMessagesRequest, Regis
 from flwr.server.superlink.linkstate import LinkStateFactory, SqlLinkState
 from flwr.supercore.constant import FLEET_HTTP_PUBLIC_KEY_HEADER
 from flwr.supercore.error import ApiErrorCode, FlowerError, http_error_translator
+from flwr.supercore.error.http import INTERNAL_SERVER_ERROR_MESSAGE
 from flwr.supercore.protobuf.translation import (
     PROTOBUF_REQUEST_TYPES,
     ProtobufTranslationMiddleware,
@@ -78,6 +79,11 @@ def fleet_api(
     return app
 
 
+def _is_call(scope: Scope) -> bool:
+    """Whether a request is a call of Flower's; others are for the page, the metrics and the bundle."""
+    return bool(scope["path"].translate(LOST).startswith(API))
+
+
 @dataclass(frozen=True)
 class _Caller:
     """Who signed a call: a key, and the node that was registered with it, if any."""
@@ -96,7 +102,7 @@ class _Callers:
         self._app, self._state, self._enrolled_only = app, state, enrolled_only
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] != "http" or not scope["path"].translate(LOST).startswith(API):
+        if scope["type"] != "http" or not _is_call(scope):
             await self._app(scope, receive, send)
             return
         welcome = Response()
@@ -183,6 +189,8 @@ class _Translation:
                 events.append(event)
 
             await self._app(scope, receive, keep)
+            if not events:
+                raise RuntimeError(f"nothing answered {scope['path']}")
             response = Response(
                 b"".join(event.get("body", b"") for event in events), status_code=events[0]["status"]
             )
@@ -215,19 +223,27 @@ def _unauthenticated() -> HTTPException:
 async def _answer_errors(request: Request, call_next: RequestResponseEndpoint) -> Response:
     """As Flower does; but a caller's mistake is 400, and what the disk does is 503, after which phones try again.
 
-    A caller who is gone before all of a call is here is nobody's mistake: phones lose the network all the time.
+    Only calls of Flower's have mistakes: at the page, the metrics and the bundle the same errors are the server's own, and
+    those are logged with their traceback. A caller who is gone before all of a call is here is nobody's mistake: phones lose the network all the time.
     """
 
     async def sorted_out(request: Request) -> Response:
         try:
             return await call_next(request)
+        except (FlowerError, HTTPException):
+            raise
         except ClientDisconnect:
             log.debug("%s: the caller went away", request.url.path)
             return Response(status_code=WENT_AWAY)
-        except MISTAKES as error:
-            raise refused(f"{type(error).__name__}: {error}"[:LONGEST_REASON]) from error
         except DatabaseError as error:
             raise HTTPException(503, "The server's database cannot be used now.") from error
+        except Exception as error:
+            if _is_call(request.scope) and isinstance(error, MISTAKES):
+                # Whoever may call can make as many as they like: the log must not fill with them.
+                log.debug("%s makes no sense", request.url.path, exc_info=True)
+                raise refused(f"{type(error).__name__}: {error}"[:LONGEST_REASON]) from error
+            log.exception("a request failed", extra={"path": request.url.path})
+            raise HTTPException(500, INTERNAL_SERVER_ERROR_MESSAGE) from error
 
     try:
         return await http_error_translator(request, sorted_out)
