@@ -3,6 +3,7 @@
 import shutil
 import signal
 import socket
+import stat
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -167,17 +168,18 @@ def test_mistakes_are_one_message_and_exit_code_2(
 
 
 @pytest.mark.parametrize(
-    ("host", "warning"),
+    ("host", "warning", "modes"),
     [
-        ("127.0.0.1", "Warning: --insecure: nothing is encrypted."),
+        ("127.0.0.1", "Warning: --insecure: nothing is encrypted.", []),
         (
             "0.0.0.0",
             "Warning: --insecure beyond this machine: whoever is on the way can read and change weights.",
+            [0o600],
         ),
     ],
 )
-def test_insecure_is_warned_of_on_any_host(
-    host: str, warning: str, tmp_path: Path, pocketfed: Callable[..., Shown]
+def test_insecure_is_warned_of_and_beyond_this_machine_the_page_has_a_token(
+    host: str, warning: str, modes: list[int], tmp_path: Path, pocketfed: Callable[..., Shown]
 ) -> None:
     made = bundle(tmp_path / "bundle", settings(2))
     with socket.create_server((host, 0)) as taken:  # so that the command ends
@@ -195,6 +197,7 @@ def test_insecure_is_warned_of_on_any_host(
             "--insecure",
         )
     assert warning in shown.err
+    assert [stat.S_IMODE(file.stat().st_mode) for file in (tmp_path / "state").glob("page-token*")] == modes
 
 
 def test_a_port_that_is_taken_is_named(tmp_path: Path, pocketfed: Callable[..., Shown]) -> None:
