@@ -2,7 +2,9 @@
 
 import dataclasses
 import math
+from pathlib import Path
 
+import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -11,7 +13,9 @@ from pocketfed.core.errors import NoPhonesError
 from pocketfed.core.modality import Modality
 from pocketfed.core.plan import PhoneStatus
 from pocketfed.server import roster as rosters
+from pocketfed.server.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
 from pocketfed.server.roster import Requirements, Roster, call_roll, version_of
+from tests.server.loopback import LAYOUT, SIZE
 from tests.server.scripted_grid import ScriptedGrid, adds, fleet, silent
 
 GOOD = PhoneStatus(1, {Modality.PHOTO: 5}, 2_000, True, "1.10", "abc")
@@ -102,10 +106,38 @@ def test_a_benched_phone_comes_back_by_answering() -> None:
     assert roster.eligible() == {0: 100, 1: 101}
 
 
-def test_of_two_nodes_with_one_number_one_takes_part() -> None:
-    status = PhoneStatus(7)
-    grid, roster = ScriptedGrid({5: adds(1), 9: adds(1)}, {5: status, 9: status}), Roster()
-    roster.refresh(grid)
+def test_of_two_nodes_with_one_number_the_one_that_said_so_first_takes_part(tmp_path: Path) -> None:
+    """Also when both have said so again, after a restart, and when it may not be asked; and again when it is back."""
+    status = {5: PhoneStatus(8), 9: PhoneStatus(7)}
+    grid, roster = ScriptedGrid({5: adds(1), 9: adds(1)}, status), Roster(status_age=10.0)
+    roster.refresh(grid, lambda: 0.0)
+    assert roster.eligible() == {7: 9, 8: 5}
+    status[5] = PhoneStatus(7)
+    grid.online = {5}
+    roster.refresh(grid, lambda: 20.0)
+    assert roster.eligible() == {7: 5}
+    grid.online = None
+    for now in (40.0, 60.0):
+        roster.refresh(grid, lambda: now)  # noqa: B023 - called at once
+        assert roster.eligible() == {7: 9}
+        assert roster.left_out() == {"has the number 7, as another phone has; give each its own": 1}
+
+    saved = Checkpoint(1, 0, np.zeros(SIZE, np.float32), LAYOUT, {"round": 1}, roster.statuses)
+    known = load_checkpoint(save_checkpoint(tmp_path, saved)).statuses
+    again = Roster(statuses=dict(known), status_age=math.inf)
+    again.refresh(grid, lambda: 0.0)
+    assert again.eligible(lambda: 0.0) == {7: 9}
+    again.rest([9], lambda: 0.0)
+    assert again.eligible(lambda: 1.0) == {}
+
+
+def test_a_number_is_free_when_whoever_had_it_is_not_known_any_more() -> None:
+    grid = ScriptedGrid({5: adds(1), 9: adds(1)}, {9: PhoneStatus(7), 5: PhoneStatus(7)}, online={9})
+    roster = Roster(status_age=10.0)
+    roster.refresh(grid, lambda: 0.0)
+    grid.online = None
+    grid.statuses = {5: PhoneStatus(7)}  # the other one does not say any more who it is
+    roster.refresh(grid, lambda: 20.0)
     assert roster.eligible() == {7: 5}
 
 
@@ -164,3 +196,14 @@ def test_of_phones_that_are_not_there_only_so_many_are_remembered(monkeypatch: p
         grid.online = online
         roster.refresh(grid)
     assert list(roster.statuses) == [100, 104, 105, 106, 107]
+
+
+def test_whoever_answered_last_is_remembered_however_long_it_has_been_known(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(rosters, "MOST_AWAY", 1)
+    grid, roster = fleet({n: adds(1) for n in range(3)}), Roster(status_age=10.0)
+    for now, online in ((0.0, {100}), (20.0, {101}), (40.0, {100}), (60.0, {102})):
+        grid.online = online
+        roster.refresh(grid, lambda: now)  # noqa: B023 - called at once
+    assert set(roster.statuses) == {100, 102}

@@ -1,6 +1,7 @@
 """Who is there: Flower's nodes, and what each phone says of itself."""
 
 import logging
+import math
 import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
@@ -83,7 +84,7 @@ class Roster:
     Attributes:
         requirements: who may be chosen.
         status_age: seconds after which a status is asked for again; the old one counts until then.
-        statuses: what phones said.
+        statuses: what phones said, in the order in which they claimed their numbers; a checkpoint keeps the order.
         strangers: what nodes said that did not say who they are.
         may_be_edge: whether a node may be an edge server; the operator says which.
         rests: whether phones rest; emulated ones need not, and a simulation must not wait for them.
@@ -120,14 +121,17 @@ class Roster:
     def eligible(self, now: Callable[[], float] = time.monotonic) -> dict[int, int]:
         """Phones that may be chosen: {phone number: node id}, in rising order of the number.
 
-        If two nodes call themselves by one number, the one with the smaller node id is that phone.
+        Numbers are free to claim. Of the nodes that are there and call themselves by one number, that phone is the one
+        that said so first, also while it may not be chosen; whoever comes later cannot keep it out.
         """
-        numbers: dict[int, int] = {}
+        holders: dict[int, int] = {}
         moment = now()
-        for node in sorted(self._online):
-            if self._hindrance(node, moment) is None:
-                numbers.setdefault(self.statuses[node].number, node)
-        return dict(sorted(numbers.items()))
+        for node, status in self.statuses.items():
+            if node in self._online:
+                holders.setdefault(status.number, node)
+        return {
+            number: node for number, node in sorted(holders.items()) if self._hindrance(node, moment) is None
+        }
 
     def left_out(self, now: Callable[[], float] = time.monotonic) -> dict[str, int]:
         """Why nodes that are there may not be chosen, and how many for each reason, the most frequent first."""
@@ -219,8 +223,9 @@ class Roster:
             self.heard(node)
             try:
                 status = self._believed(node, unpack_status(reply))
-                self.statuses.pop(node, None)
-                self.statuses[node] = status  # the last one in the order of the dictionary
+                if (before := self.statuses.get(node)) is not None and before.number != status.number:
+                    del self.statuses[node]  # the last one to claim the new number
+                self.statuses[node] = status
                 self._benched.discard(node)
                 self.strangers.pop(node, None)
             except UpdateRejected as error:
@@ -236,7 +241,10 @@ class Roster:
     def _forget_some(self) -> None:
         for known in (self.statuses, self.strangers):
             away = [node for node in known if node not in self._online]
-            for node in away[: max(0, len(away) - MOST_AWAY)]:
+            if len(away) <= MOST_AWAY:
+                continue
+            away.sort(key=lambda node: self._answered.get(node, -math.inf))
+            for node in away[: len(away) - MOST_AWAY]:
                 del known[node]
                 self._benched.discard(node)
                 self._answered.pop(node, None)
