@@ -27,7 +27,7 @@ $(STAMP): requirements.lock pyproject.toml
 demo: install  ## Ten phones learn from drawn photos and synthesised sounds (2 to 4 minutes); runs/demo
 	$(BIN)/pocketfed simulate $(if $(wildcard runs/demo/config.toml),--resume runs/demo,--config configs/demo.toml --out runs/demo)
 
-test: install  ## The whole test suite
+test: install  ## The test suite but for the long ones
 	$(BIN)/python -m pytest -q -n 2 --dist loadfile
 
 test-long: install  ## The tests that take longest: killed servers, real captures, whole bundles

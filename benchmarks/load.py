@@ -2,7 +2,8 @@
 
 Starts `pocketfed serve` as a process of its own, with the default network (one record of 1.9 MB each way), and phones
 that answer at once, each with its own key and connections, all in this process. Prints rounds per minute, the time of
-each request as phones see it, requests per phone and round, and what the server took. TLS and enrolment are on.
+each request as phones see it, requests per phone and message and per phone and round, and what the server took. TLS and
+enrolment are on.
 """
 
 import contextlib
@@ -53,7 +54,8 @@ WARM = 2
 MEMORY = Path("/dev/shm")
 """Where phones keep their journals, if it exists: real ones do not share a disk with the server."""
 
-IDLE = "pull-messages, nothing there"
+IDLE, BEAT = "pull-messages, nothing there", "send-node-heartbeat"
+"""Requests that come with time, and not with messages."""
 
 
 @dataclass
@@ -161,14 +163,11 @@ def report(
 ) -> str:
     """The figures, of the rounds after the first `WARM`; of the requests, all."""
     later = [sum(record["phases"].values()) for record in records[1 + WARM :]]
-    working = sum(
-        len(values) for name, values in tally.seconds.items() if name != IDLE and "node" not in name
-    )
-    messages = sum(record["phones"] for record in records) + phones  # each was asked once who it is
+    rounds = sum(record["phones"] for record in records)
     cost = (after.cpu - warm.cpu) / (len(later) * phones)
     headline = (
-        f"{phones} phones: {60 / statistics.mean(later):.1f} rounds a minute, {working / messages:.1f} requests per "
-        f"phone and message besides idle polls; server {1e3 * cost:.0f} ms CPU per phone and round, "
+        f"{phones} phones: {60 / statistics.mean(later):.1f} rounds a minute, {requests(tally, rounds, phones)}; "
+        f"server {1e3 * cost:.0f} ms CPU per phone and round, "
         f"{before.resident:.0f} MB before phones came and {after.peak:.0f} MB at most; "
         f"not answered with 200: {dict(tally.statuses) or 'none'}"
     )
@@ -182,6 +181,23 @@ def report(
         p50, p95 = (1e3 * float(np.quantile(values, q)) for q in (0.5, 0.95))
         lines.append(f"| {name} | {len(values)} | {p50:.0f} | {p95:.0f} |")
     return "\n".join(lines)
+
+
+def requests(tally: Tally, rounds: int, phones: int) -> str:
+    """How many there were for each message, and for each round of a phone with what a phone does besides.
+
+    Args:
+        tally: of all requests.
+        rounds: in which a phone took part, of all phones together.
+        phones: each of which was asked once who it is.
+    """
+    counts = {name: len(values) for name, values in tally.seconds.items() if name not in (IDLE, BEAT)}
+    alone = sum(count for name, count in counts.items() if "node" not in name)
+    return (
+        f"{alone / (rounds + phones):.1f} requests per phone and message (status queries are messages, calls about nodes "
+        f"are left out), {sum(counts.values()) / rounds:.1f} per phone and round (with both; idle polls and heartbeats "
+        "are left out)"
+    )
 
 
 def _enrol(state: Path, phones: int) -> list[PhoneKey]:
