@@ -57,7 +57,7 @@ def test_two_processes_with_caches_of_their_own_make_the_same_bytes(tmp_path: Pa
     digests = []
     for seed in ("1", "2"):
         place = tmp_path / seed
-        command = [
+        command: list[str | Path] = [
             sys.executable, "-c", "from pocketfed.simulator.cli import main; main()", "bundle", tmp_path / "c.toml",
             "--key", tmp_path / "release", "--out", place / "b", "--zip",
         ]  # fmt: skip
