@@ -112,6 +112,25 @@ def test_resuming_after_any_round_gives_the_same_run_bit_for_bit(finished: Path,
         assert [{**r, **clock} for r in again] == [{**r, **clock} for r in whole]
 
 
+@pytest.mark.parametrize("rule", ["fedadam", pytest.param("fedavgm", marks=pytest.mark.long)])
+def test_what_a_server_optimiser_remembers_is_resumed_bit_for_bit(rule: str, tmp_path: Path) -> None:
+    captures = {**SMALL["captures"], "photos_limit": 24, "sounds_limit": 24}
+    fleet = {**SMALL["fleet"], "phones": 2}
+    config = small(aggregator=rule, evaluate_every=0, workers=1, captures=captures, fleet=fleet)
+    simulate(config, tmp_path / "whole", Silent())
+    shutil.copytree(tmp_path / "whole", tmp_path / "stopped")
+    path_of(tmp_path / "stopped" / "checkpoints", 2).unlink()
+    simulate(config, tmp_path / "stopped", Silent(), resume=True)
+    whole, resumed = (
+        load_checkpoint(path_of(tmp_path / name / "checkpoints", 2)) for name in ("whole", "stopped")
+    )
+    assert np.array_equal(whole.weights, resumed.weights)
+    assert whole.memory.keys() == resumed.memory.keys() != set()
+    for name, moment in whole.memory.items():
+        assert np.any(moment)
+        assert np.array_equal(moment, resumed.memory[name])
+
+
 def test_resuming_a_finished_run_only_writes_the_report_again(finished: Path) -> None:
     before, page = weights_of(finished), (finished / "report.html").read_bytes()
     (finished / "report.html").unlink()
