@@ -122,7 +122,9 @@ def test_int8_is_right_on_average(drawn: tuple[Layout, NDArray[np.float32]]) -> 
     ]
     mean = np.mean(draws, axis=0, dtype=np.float64)
     level = scales(vector, layout)
-    bound = level * (1.01 / count) + 1e-6 * np.abs(mean).max(initial=0) + 1e-43  # a scale near zero may be zero
+    bound = (
+        level * (1.01 / count) + 1e-6 * np.abs(mean).max(initial=0) + 1e-43
+    )  # a scale near zero may be zero
     assert (np.abs(mean - vector)[: layout.trained] <= bound).all()
 
 

@@ -112,7 +112,8 @@ def test_resuming_after_any_round_gives_the_same_run_bit_for_bit(finished: Path,
         assert [{**r, **clock} for r in again] == [{**r, **clock} for r in whole]
 
 
-@pytest.mark.parametrize("rule", ["fedadam", pytest.param("fedavgm", marks=pytest.mark.long)])
+@pytest.mark.long
+@pytest.mark.parametrize("rule", ["fedadam", "fedavgm"])
 def test_what_a_server_optimiser_remembers_is_resumed_bit_for_bit(rule: str, tmp_path: Path) -> None:
     captures = {**SMALL["captures"], "photos_limit": 24, "sounds_limit": 24}
     fleet = {**SMALL["fleet"], "phones": 2}
