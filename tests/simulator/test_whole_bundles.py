@@ -32,20 +32,23 @@ def small(backbone: str) -> Config:
 
 
 @pytest.mark.parametrize(
-    ("backbone", "stored"),
+    ("backbone", "options"),
     [
-        ("compact", Weights.INT8),
-        ("compact", Weights.PALETTE6),
-        ("timm:mobilenetv3_small_050", Weights.FLOAT16),
-        ("vit", Weights.FLOAT16),
+        ("compact", Options(coreml_weights=Weights.INT8)),
+        ("compact", Options(coreml_weights=Weights.PALETTE6)),
+        # Untrained, it tells photos of 16 pixels apart by so little that int8 loses it; benchmarks/bundle_parity.py
+        # verifies it with photos of the usual size.
+        ("timm:mobilenetv3_small_050", Options(int8=False)),
+        ("vit", Options()),
     ],
+    ids=["int8", "palette6", "mobilenetv3", "vit"],
 )
-def test_every_program_agrees_with_eager_pytorch(backbone: str, stored: Weights, tmp_path: Path) -> None:
-    options = Options(coreml_weights=stored)
+def test_every_program_agrees_with_eager_pytorch(backbone: str, options: Options, tmp_path: Path) -> None:
     bundle = build_bundle(small(backbone), None, tmp_path / "b", options, None, lambda what: None)
-    assert set(bundle.manifest["programs"]) == PROGRAMS
+    expected = PROGRAMS if options.int8 else {name for name in PROGRAMS if "int8" not in name}
+    assert set(bundle.manifest["programs"]) == expected
     rows = list(verify_programs(bundle, lambda what: None))
-    assert {row.program for row in rows} == PROGRAMS
+    assert {row.program for row in rows} == expected
     assert [row for row in rows if not row.agrees] == []
 
 
