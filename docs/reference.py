@@ -18,17 +18,7 @@ from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 from pydantic_core import PydanticUndefined
 
-from pocketfed.export.mil.operators import (
-    compressed,
-    convolution,
-    elementwise,
-    indexing,
-    matrices,
-    normalisation,
-    pooling,
-    reductions,
-    shapes,
-)
+from pocketfed.export.mil.operators import GROUPS
 from pocketfed.server.aggregators import AGGREGATORS
 from pocketfed.simulator.cli import app
 from pocketfed.simulator.config import Config
@@ -163,17 +153,6 @@ def configuration_page() -> str:
 
 def interpreter_page() -> str:
     """Every operator of MIL that the interpreter of Core ML packages knows; Markdown."""
-    groups = [
-        compressed,
-        convolution,
-        elementwise,
-        indexing,
-        matrices,
-        normalisation,
-        pooling,
-        reductions,
-        shapes,
-    ]
     lines = [
         "# Operators of the Core ML interpreter",
         "",
@@ -185,7 +164,7 @@ def interpreter_page() -> str:
         "| | |",
         "|---|---|",
     ]
-    for group in groups:
+    for group in GROUPS:
         names = ", ".join(f"`{name}`" for name in sorted(group.OPERATORS))
         lines.append(f"| {inspect.cleandoc(group.__doc__ or '').partition('.')[0]} | {names} |")
     return "\n".join(lines) + "\n"

@@ -26,6 +26,7 @@ from pocketfed.export.coreml.convert import package_files
 from pocketfed.export.coreml.delegate import delegated_program
 from pocketfed.export.coreml.embedding import BATCHES, CAPTURES, EMBEDDING, embedding_package
 from pocketfed.export.coreml.training import INPUTS, OUTPUTS, training_package
+from pocketfed.export.mil.interface import IMAGE
 from pocketfed.simulator.bundle_part import Part
 from pocketfed.simulator.classifiers import describe_scores
 
@@ -56,7 +57,7 @@ def embedding_part(
     name = f"{'Embed' if head is None else 'Classify'}{str(modality).capitalize()}.mlpackage"
     embedding = describe_tensor(EMBEDDING, [1, about_task(task)["features"]], "float32", FEATURES)
     shape = list(task.views[modality].capture_shape)
-    dtype = "RGB image" if image else "float32"
+    dtype = IMAGE if image else "float32"
     capture = describe_tensor(CAPTURES, shape if image else [1, *shape], dtype, UNITS[modality])
     about = {
         **_computes(stored),

@@ -121,9 +121,8 @@ def _check_methods(file: Path, task: LearningTask, mixed: bool, about: Mapping[s
         BundleError: it has others.
     """
     wanted: dict[str, set[str]] = {}
-    if (
-        file.name != PROGRAM or "methods" in about
-    ):  # the manifest of a simulation's bundle says nothing of them
+    # The manifest of a simulation's bundle says nothing of them.
+    if file.name != PROGRAM or "methods" in about:
         wanted["the manifest names"] = set(about["methods"])
     if file.name == PROGRAM:
         wanted["its configuration asks for"] = {method.name for method in methods(task, mixed)}

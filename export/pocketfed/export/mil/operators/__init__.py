@@ -19,16 +19,13 @@ from pocketfed.export.mil.operators import (
     shapes,
 )
 
+GROUPS = (
+    compressed, convolution, elementwise, indexing, matrices, normalisation, pooling, reductions, shapes,
+)  # fmt: skip
+"""Modules that each have a table of operators of one kind, as their docstrings say."""
+
 OPERATORS: dict[str, Callable[..., Any]] = {
-    **elementwise.OPERATORS,
-    **reductions.OPERATORS,
-    **shapes.OPERATORS,
-    **indexing.OPERATORS,
-    **matrices.OPERATORS,
-    **convolution.OPERATORS,
-    **pooling.OPERATORS,
-    **normalisation.OPERATORS,
-    **compressed.OPERATORS,
+    name: function for group in GROUPS for name, function in group.OPERATORS.items()
 }
 
-__all__ = ["OPERATORS"]
+__all__ = ["GROUPS", "OPERATORS"]
