@@ -11,6 +11,7 @@ import pytest
 from flwr.app import Message
 
 from pocketfed.core.errors import NoPhonesError
+from pocketfed.mobile_client.flower.fleet import Fleet, tree_ids
 from pocketfed.server.aggregators import GlobalModel
 from pocketfed.server.messages import ask_status
 from pocketfed.server.outcome import Kind
@@ -18,7 +19,7 @@ from pocketfed.server.roster import Roster
 from pocketfed.server.rounds import run_rounds
 from pocketfed.server.stock_grid import StockGrid
 from tests.mobile_client.flower.superlink import SuperLink
-from tests.server.loopback import phones, rogue
+from tests.server.loopback import caller, phones, rogue
 from tests.server.scripted_grid import ScriptedGrid
 from tests.server.test_fleet_grid import FAULTS, HONEST, START, Outcomes, decisions, fail_without_holding_up
 
@@ -87,6 +88,72 @@ def test_a_round_waits_for_the_minimum_and_not_for_ever(tmp_path: Path, superlin
         pytest.raises(NoPhonesError, match="1 of 2 phones came within 3 seconds"),
     ):
         run_rounds(grid, decisions(minimum=2, patience=3.0), Roster(), GlobalModel(START), (1,), Outcomes())
+
+
+class Meddler:
+    """The run's side of a SuperLink, while phones say that they have a message as soon as they could know of it.
+
+    Attributes:
+        times: by node, how often it still does.
+    """
+
+    def __init__(self, superlink: SuperLink, times: dict[int, int]) -> None:
+        grid: Any = superlink.grid
+        self._inside, grid._client = grid._client, self
+        self._store, self.times = superlink.state.object_store, times
+
+    def PushMessages(self, request: Any) -> Any:
+        answer = self._inside.PushMessages(request)
+        for message in request.messages_list:
+            if self.times.get(message.metadata.dst_node_id, 0):
+                self.times[message.metadata.dst_node_id] -= 1
+                self._store.delete(message.metadata.message_id)  # as Flower does on a phone's word
+        return answer
+
+    def __getattr__(self, call: str) -> Any:
+        return getattr(self._inside, call)
+
+
+def join(superlink: SuperLink, count: int) -> list[int]:
+    """Phones that have come, and do nothing; their nodes."""
+    nodes = []
+    for _ in range(count):
+        with caller(superlink.url) as one:
+            Fleet(one).register()
+            nodes.append(Fleet(one).activate(600))
+    return nodes
+
+
+def pulled(superlink: SuperLink, node: int) -> bool:
+    """Whether a node gets a message, and all that it is made of."""
+    for message in superlink.state.get_message_ins(node_id=node, limit=1):
+        tree = superlink.state.object_store.get_object_tree(message.metadata.message_id)
+        return all(superlink.state.object_store.get(name) for name in tree_ids(tree, 10))
+    return False
+
+
+def test_a_phone_that_has_its_message_before_it_is_uploaded_gets_it_all_the_same(
+    superlink: SuperLink,
+) -> None:
+    first, second = join(superlink, 2)
+    Meddler(superlink, {first: 1})
+    with StockGrid(superlink.grid, POLL) as grid:
+        assert all(grid.push_messages([ask_status(first), ask_status(second)]))
+    assert pulled(superlink, first)
+    assert pulled(superlink, second)
+
+
+def test_a_phone_that_never_lets_its_message_be_uploaded_costs_nobody_else_theirs(
+    superlink: SuperLink, caplog: pytest.LogCaptureFixture
+) -> None:
+    first, second, third = join(superlink, 3)
+    Meddler(superlink, {second: 1000})
+    with StockGrid(superlink.grid, POLL) as grid:
+        found = [bool(key) for key in grid.push_messages(ask_status(node) for node in (first, second, third))]
+    assert found == [True, False, True]
+    assert pulled(superlink, first)
+    assert pulled(superlink, third)
+    assert caplog.messages == [f"node {second}: its message could not be uploaded"]
 
 
 class Stuck(ScriptedGrid):

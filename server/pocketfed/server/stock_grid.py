@@ -1,13 +1,16 @@
-"""The grid that a stock Flower run is given, made fit for rounds that end, through its public methods only.
+"""The grid that a stock Flower run is given, made fit for rounds that end, through its public methods.
 
 Flower's own `send_and_receive` looks every three seconds, hands out answers when all of them are here or the time is
-over, waits for minutes for an upload that stopped half-way, and ends the run at an answer that does not decode.
+over, waits for minutes for an upload that stopped half-way, and ends the run at an answer that does not decode, or at
+a phone that says it has a message before all of it is uploaded.
 """
 
+import logging
 import math
 import threading
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import suppress
 from queue import SimpleQueue
 from types import TracebackType
 from typing import Self
@@ -16,14 +19,20 @@ from flwr.app import Error, Message
 from flwr.serverapp import Grid
 
 from pocketfed.core.wire import FAILED
+from pocketfed.server.flower_private import NotStoredError
 from pocketfed.server.messages import has_expired
 from pocketfed.server.run_grid import RunGrid
+
+log = logging.getLogger(__name__)
 
 POLL = 1.0
 """Seconds between two looks for the same answer; each is a call to the SuperLink."""
 
 LOOK = 0.1
 """Seconds between two looks for what has been fetched."""
+
+OFFERS = 3
+"""How often messages are offered whose objects the SuperLink does not store."""
 
 FETCHERS = 16
 """Answers that are fetched at the same time. An upload that stops half-way holds one of them up for some minutes."""
@@ -67,9 +76,9 @@ class StockGrid(RunGrid):
         return self._inside.get_node_ids()
 
     def push_messages(self, messages: Iterable[Message]) -> Iterable[str]:
-        """Send; their ids, "" for a phone that is gone."""
+        """Send; their ids, "" for a phone that is gone, or that does not let its message be uploaded."""
         sent = list(messages)  # Flower's own grid goes through them twice
-        ids = [message_id or "" for message_id in self._inside.push_messages(sent)] or [""] * len(sent)
+        ids = self._offer(sent)
         with self._lock:
             self._sent.update({key: message for key, message in zip(ids, sent, strict=True) if key})
         for key in filter(None, ids):
@@ -100,6 +109,21 @@ class StockGrid(RunGrid):
                     time.sleep(LOOK)
         finally:
             self._forget(waiting)
+
+    def _offer(self, messages: Sequence[Message]) -> list[str]:
+        """Send, and send again what is not stored; at last each by itself, so that a message costs no other phone its own.
+
+        A phone may say that it has a message as soon as it knows of it: a question is all metadata. The SuperLink then
+        deletes what has been uploaded of it, and refuses the rest.
+        """
+        for _ in range(OFFERS):
+            with suppress(NotStoredError):
+                ids = list(self._inside.push_messages(messages))
+                return [message_id or "" for message_id in ids] or [""] * len(messages)
+        if len(messages) == 1:
+            log.warning("node %d: its message could not be uploaded", messages[0].metadata.dst_node_id)
+            return [""]
+        return [message_id for message in messages for message_id in self._offer([message])]
 
     def _fetch(self) -> None:
         while (entry := self._due.get()) is not None:

@@ -12,13 +12,14 @@ from pocketfed.server.flower_private.identity import (
     with_id,
     without_content,
 )
-from pocketfed.server.flower_private.mistakes import DatabaseError
+from pocketfed.server.flower_private.mistakes import DatabaseError, NotStoredError
 
 __all__ = [
     "DatabaseError",
     "Fleet",
     "GivenUp",
     "Node",
+    "NotStoredError",
     "Run",
     "act_as_server",
     "empty_run",

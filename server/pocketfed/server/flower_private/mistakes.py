@@ -1,11 +1,12 @@
 """What Flower raises: by the mistakes of callers, and by the disk."""
 
 from flwr.supercore.error import ApiErrorCode, FlowerError
+from flwr.supercore.inflatable.inflatable_utils import ObjectPushError as NotStoredError
 from flwr.supercore.object_store import NoObjectInStoreError
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.exc import OperationalError as DatabaseError
 
-__all__ = ["LONGEST_REASON", "MISTAKES", "DatabaseError", "refused"]
+__all__ = ["LONGEST_REASON", "MISTAKES", "DatabaseError", "NotStoredError", "refused"]
 
 LONGEST_REASON = 300
 """Characters."""
