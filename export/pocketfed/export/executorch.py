@@ -17,6 +17,7 @@ from torch.fx import traceback
 
 from pocketfed.core.errors import ExportError
 from pocketfed.export.delegation import portable_nodes, refuse_slow
+from pocketfed.export.dependencies import dependencies_in_bits
 from pocketfed.export.edge_dialect import edge_program, idle_program, is_plain
 from pocketfed.export.quiet import unwarned
 from pocketfed.export.xnnpack_passes import passes_in_place
@@ -80,7 +81,7 @@ def _lower(name: str, module: torch.nn.Module, inputs: tuple[Tensor, ...]) -> Ex
 
     partitioner = XnnpackPartitioner(force_non_static_weights_for_f32_linear=True)
     config = EdgeCompileConfig(_check_ir_validity=False)
-    with passes_in_place(), validation_disabled():
+    with dependencies_in_bits(), passes_in_place(), validation_disabled():
         if is_plain(module):
             edge = EdgeProgramManager(edge_program(module), compile_config=config).to_backend(partitioner)
         else:
