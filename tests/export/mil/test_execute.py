@@ -1,6 +1,8 @@
 """Packages that coremltools saved, run again: equal to torch, and every fault has a sentence that names it."""
 
 import json
+import weakref
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -125,12 +127,51 @@ def test_compressed_weights(kind: str, model: Any, zoo: nn.Module, tmp_path: Pat
     assert any(name.startswith("constexpr_") for name in operators)
 
 
+def test_a_value_is_kept_as_long_as_something_needs_it(
+    program: Program, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from pocketfed.export.mil.operators import OPERATORS
+
+    made: list[weakref.ref[Tensor]] = []
+    alive: list[int] = []
+
+    def noting(operator: Callable[..., Any]) -> Callable[..., Any]:
+        def run(**arguments: Any) -> Any:
+            result = operator(**arguments)
+            made.extend(weakref.ref(part) for part in (result if isinstance(result, tuple) else (result,)))
+            alive.append(sum(one() is not None for one in made))
+            return result
+
+        return run
+
+    for name, operator in OPERATORS.items():
+        monkeypatch.setitem(OPERATORS, name, noting(operator))
+    found = execute(program, {"x": photos()})
+    assert len(made) > 40
+    assert max(alive) < 10  # the last three rows are joined, each of some steps
+    assert list(found) == ["y"]
+
+
 def test_an_unknown_operator_is_named(program: Program, monkeypatch: pytest.MonkeyPatch) -> None:
     from pocketfed.export.mil.operators import OPERATORS
 
     monkeypatch.delitem(OPERATORS, "softmax")
     assert unknown_operators(program) == ["softmax"]
     with pytest.raises(ProgramError, match=r"the operator 'softmax' \(.+\) is not known here"):
+        execute(program, {"x": photos()})
+
+
+@pytest.mark.parametrize("mistake", [ValueError, KeyError, IndexError, ZeroDivisionError, AttributeError])
+def test_an_operator_that_cannot_work_is_named(
+    mistake: type[Exception], program: Program, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from pocketfed.export.mil.operators import OPERATORS
+
+    def fail(x: torch.Tensor, axis: torch.Tensor) -> torch.Tensor:
+        raise mistake("of no use")
+
+    monkeypatch.setitem(OPERATORS, "softmax", fail)
+    with pytest.raises(ProgramError, match=r"softmax '.+' failed: .*of no use"):
         execute(program, {"x": photos()})
 
 
@@ -157,6 +198,9 @@ def test_damage_is_said(program: Program, tmp_path: Path) -> None:
     entry = {"itemInfoEntries": {"a": {"path": "../../secret"}}, "rootModelIdentifier": "a"}
     (tmp_path / "Manifest.json").write_text(json.dumps(entry))
     with pytest.raises(BundleError, match="leads out of the package"):
+        read_package(tmp_path)
+    (tmp_path / "Manifest.json").write_text("[" * 5000)
+    with pytest.raises(BundleError, match="is no Core ML package"):
         read_package(tmp_path)
     weights = program.weights / "weights" / "weight.bin"
     whole = weights.read_bytes()

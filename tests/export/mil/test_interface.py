@@ -96,7 +96,7 @@ def test_a_package_is_what_its_manifest_says(modality: Modality, packages: dict[
         (Modality.PHOTO, numbers, "input 'captures' is .'invalid_array_data_type'"),
         (Modality.PHOTO, smaller, r"is \('RGB image', \(16, 15\)\), the manifest says"),
         (Modality.PHOTO, later_system, "version of its specification is 9, the manifest says 8"),
-        (Modality.SOUND, half, "output 'embedding' is .'float16'"),
+        (Modality.SOUND, half, "output 'embedding' is float16, the manifest says float32"),
         (Modality.SOUND, another_name, r"outputs is \['features'\], the manifest says \['embedding'\]"),
         (Modality.SOUND, one_size, r"is \('float32', \(1, 4000\)\), the manifest says .*\(8, 4000\)"),
     ],
@@ -108,3 +108,11 @@ def test_what_differs_is_said(
     spoil(program)
     with pytest.raises(BundleError, match=said):
         check_interface(program, ABOUT[modality])
+
+
+@pytest.mark.parametrize("batches", [[1, 8], [32], [1, 8, 32, 64]])
+def test_sizes_of_a_batch_are_all_said_and_no_others(
+    batches: list[int], packages: dict[Modality, Path]
+) -> None:
+    with pytest.raises(BundleError, match=r"the input 'captures' is .*\(32, 4000\)\), the manifest says"):
+        check_interface(read_package(packages[Modality.SOUND]), {**ABOUT[Modality.SOUND], "batches": batches})

@@ -1,5 +1,7 @@
 """Operators against formulas written out in NumPy, where the meaning is not torch's own."""
 
+from typing import Any
+
 import numpy as np
 import pytest
 import torch
@@ -40,6 +42,89 @@ def test_slices_are_numpys(data: st.DataObject) -> None:
         *(torch.tensor(mask) for mask in masks),
     )  # fmt: skip
     assert (zeroed == -7).sum() == expected.size
+
+
+LINE, SQUARE, PHOTO, KERNEL = (
+    torch.arange(4.0),
+    torch.ones(3, 4),
+    torch.ones(1, 1, 5, 5),
+    torch.ones(1, 1, 3, 3),
+)
+WINDOW = {"pad_type": "custom", "strides": ints(1, 1)}
+
+
+@pytest.mark.parametrize(
+    ("operator", "tensors", "rest"),
+    [
+        ("gather", (LINE, ints(9)), {}),
+        ("gather", (LINE, ints(0, -1)), {}),  # counted from the end before iOS 17
+        ("gather", (LINE, ints(0)), {"axis": 1}),
+        ("gather_along_axis", (LINE, ints(4)), {}),
+        ("gather_along_axis", (LINE, ints(-1)), {}),
+        ("gather_along_axis", (SQUARE, torch.zeros(1, 3, dtype=torch.int32)), {"axis": 0}),
+        ("one_hot", (ints(3), ints(3)), {}),
+        ("one_hot", (ints(0, 2), ints(-1)), {}),
+        ("slice_by_index", (LINE, ints(9), ints(0)), {"squeeze_mask": ints(1)}),
+        ("slice_by_index", (LINE, ints(-5), ints(0)), {"squeeze_mask": ints(1)}),
+        ("slice_by_index", (LINE, ints(1, 0), ints(2, 1)), {}),
+        ("slice_by_index", (LINE, ints(1), ints(2)), {"end_mask": ints(0, 1)}),
+        ("slice_update", (LINE, torch.ones(1), ints(9), ints(0)), {"squeeze_mask": ints(1)}),
+        ("slice_update", (SQUARE, torch.ones(4, 2), ints(0, 0), ints(2, 4)), {}),
+        ("slice_by_size", (LINE, ints(-5), ints(1)), {}),
+        ("slice_by_size", (LINE, ints(2), ints(3)), {}),
+        ("slice_by_size", (SQUARE, ints(0), ints(1)), {}),
+        ("expand_dims", (LINE, ints(2)), {}),
+        ("expand_dims", (LINE, ints(0, 0)), {}),
+        ("squeeze", (torch.ones(1, 4), ints(2)), {}),
+        ("squeeze", (torch.ones(1, 1, 4), ints(0, -3)), {}),
+        ("transpose", (SQUARE, ints(0, 0)), {}),
+        ("transpose", (SQUARE, ints(0, 2)), {}),
+        ("reverse", (LINE, ints(1)), {}),
+        ("concat", ((SQUARE, SQUARE), ints(2)), {"interleave": True}),
+        ("split", (LINE, ints(0), ints(0)), {}),
+        ("split", (LINE, ints(0), None, ints(1, 2)), {}),
+        ("tile", (LINE, ints(2, 1)), {}),
+        ("tile", (LINE, ints(0)), {}),
+        ("reshape", (SQUARE, ints(5, -1)), {}),
+        ("pad", (LINE, ints(-1, 0)), {}),
+        ("pad", (SQUARE, ints(1, 0, 2)), {}),
+        ("pad", (SQUARE, ints(4, 0)), {"mode": "reflect"}),
+        ("pad", (SQUARE, ints(5, 0)), {"mode": "replicate"}),
+        ("layer_norm", (SQUARE, ints(2)), {}),
+        ("reduce_sum", (SQUARE, ints(2)), {}),
+        ("conv", (PHOTO, KERNEL), {**WINDOW, "pad": ints(-1, 0, 0, 0)}),
+        ("conv", (PHOTO, KERNEL), {"strides": ints(2)}),
+        ("conv", (PHOTO, KERNEL), {"dilations": ints(1)}),
+        (
+            "conv_transpose",
+            (PHOTO, KERNEL),
+            {**WINDOW, "pad": ints(-1, 0, 0, 0), "output_shape": ints(1, 1, 1, 7)},
+        ),
+        ("conv_transpose", (PHOTO, KERNEL), {**WINDOW, "pad": ints(0, 0, 0, 0), "output_shape": ints(7, 7)}),
+        ("max_pool", (PHOTO, ints(3, 3)), {**WINDOW, "pad": ints(-1, 0, 0, 0)}),
+        ("max_pool", (PHOTO, ints(3, 3)), {**WINDOW, "pad": ints(0, 0, 1, 1, 1, 1)}),
+        ("avg_pool", (PHOTO, ints(3)), {}),
+        ("constexpr_lut_to_dense", (ints(1), torch.ones(3), ints(2)), {}),
+        ("constexpr_sparse_to_dense", (torch.ones(1), ints(1, 1)), {}),
+    ],
+)
+def test_what_core_ml_does_not_have_is_neither_wrapped_nor_cut(
+    operator: str, tensors: tuple[Any, ...], rest: dict[str, Any]
+) -> None:
+    with pytest.raises((ValueError, IndexError, RuntimeError)):
+        OPERATORS[operator](*tensors, **rest)
+
+
+def test_an_index_out_of_range_is_said() -> None:
+    with pytest.raises(ValueError, match="9 is out of range: there are 4"):
+        OPERATORS["gather"](LINE, ints(1, 9))
+
+
+def test_a_size_that_is_kept_is_counted_from_the_last_axis() -> None:
+    x = torch.arange(100).reshape(2, 50)
+    assert OPERATORS["reshape"](x, ints(1, 0, -1, 0)).shape == (1, 1, 2, 50), "coremltools' own example"
+    assert OPERATORS["reshape"](torch.ones(2, 3, 4), ints(-1, 0)).shape == (6, 4)
+    assert OPERATORS["reshape"](torch.ones(1, 1), torch.tensor([], dtype=torch.int32)).shape == ()
 
 
 @given(

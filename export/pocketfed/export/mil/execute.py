@@ -57,7 +57,7 @@ def execute(
                 f"{list(shape_of(wanted.type.tensorType))}"
             )
         known[wanted.name] = rounded(value, dtype_of(wanted.type.tensorType), precision)
-    for operation in program.block.operations:
+    for operation, spent in zip(program.block.operations, program.spent, strict=True):
         results = _results(program, operation, known)
         for output, result in zip(operation.outputs, results, strict=True):
             if isinstance(result, Tensor):
@@ -69,12 +69,21 @@ def execute(
                     )
                 result = rounded(result, dtype_of(declared), precision)
             known[output.name] = result
+        for name in spent:
+            known.pop(name, None)
     return {name: known[name] for name in program.block.outputs}
 
 
 def unknown_operators(program: Program) -> list[str]:
     """Operators of a program that have no entry in the table, in alphabetical order."""
-    return sorted({operation.type for operation in program.block.operations} - OPERATORS.keys() - {"const"})
+    return sorted(
+        kind for kind in {operation.type for operation in program.block.operations} if not is_known(kind)
+    )
+
+
+def is_known(operator: str) -> bool:
+    """Whether a program with this operator can be run."""
+    return operator == "const" or operator in OPERATORS
 
 
 def rounded(value: Tensor, dtype: str, precision: Precision) -> Tensor:
@@ -98,7 +107,7 @@ def _results(program: Program, operation: Any, known: Mapping[str, Value]) -> tu
     }
     try:
         result = OPERATORS[operation.type](**arguments)
-    except (TypeError, RuntimeError, ValueError, IndexError) as error:
+    except (TypeError, RuntimeError, ValueError, LookupError, ArithmeticError, AttributeError) as error:
         raise ProgramError(f"{operation.type} {operation.outputs[0].name!r} failed: {error}") from error
     return result if isinstance(result, tuple) else (result,)
 

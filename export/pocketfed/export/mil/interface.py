@@ -33,9 +33,10 @@ def check_interface(program: Program, about: Mapping[str, Any]) -> None:
     ]
     for side, found in (("inputs", description.input), ("outputs", description.output)):
         said.append((side, [part.name for part in found], [value["name"] for value in about[side]]))
-        for part, value in zip(found, about[side], strict=False):
-            expected: tuple[object, ...] = _input(value, batches) if side == "inputs" else (value["dtype"],)
-            said.append((f"{side[:-1]} {part.name!r}", _kind(part.type)[: len(expected)], expected))
+    for part, value in zip(description.input, about["inputs"], strict=False):
+        said.append((f"input {part.name!r}", _kind(part.type), _input(value, batches)))
+    for part, value in zip(description.output, about["outputs"], strict=False):
+        said.append((f"output {part.name!r}", _kind(part.type)[0], value["dtype"]))
     for what, found, stated in said:
         if found != stated:
             raise BundleError(

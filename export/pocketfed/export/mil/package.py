@@ -1,8 +1,9 @@
 """Reading a saved `.mlpackage`: its manifest, the protobuf of the model, and the weights beside it."""
 
-import json
 import struct
+from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path, PurePosixPath
 from typing import Any
 
@@ -11,6 +12,7 @@ from google.protobuf.message import DecodeError
 from numpy.typing import NDArray
 
 from pocketfed.core.errors import BundleError
+from pocketfed.core.parsing import parse_json
 from pocketfed.export.quiet import coremltools
 
 SENTINEL = 0xDEADBEEF
@@ -54,6 +56,27 @@ class Program:
     block: Any
     weights: Path
 
+    @cached_property
+    def spent(self) -> Sequence[Sequence[str]]:
+        """For each operation the names of values that nothing behind it needs; outputs are never among them.
+
+        With all its values a gradient would take many times the memory of its weights.
+        """
+        seen = set(self.block.outputs)
+        spent: list[list[str]] = []
+        for operation in reversed(self.block.operations):
+            names = [
+                binding.name
+                for argument in operation.inputs.values()
+                for binding in argument.arguments
+                if binding.WhichOneof("binding") == "name"
+            ]
+            names += [output.name for output in operation.outputs]
+            last = [name for name in dict.fromkeys(names) if name not in seen]
+            seen.update(last)
+            spent.append(last)
+        return spent[::-1]
+
 
 def read_package(path: Path, function: str = "main") -> Program:
     """Read a package.
@@ -66,7 +89,7 @@ def read_package(path: Path, function: str = "main") -> Program:
         BundleError: it is no package with an ML program, or has no such function.
     """
     try:
-        manifest = json.loads((path / "Manifest.json").read_text())
+        manifest = parse_json((path / "Manifest.json").read_text())
         entry = manifest["itemInfoEntries"][manifest["rootModelIdentifier"]]
         file = path / "Data" / _inside(entry["path"])
         content = file.read_bytes()

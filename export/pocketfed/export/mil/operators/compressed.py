@@ -31,6 +31,8 @@ def lut_to_dense(
     """Values from a table: one for all, with indices packed into bytes, or one for each block."""
     if shape is not None:
         sizes, bits = integers(shape), lut.numel().bit_length() - 1
+        if lut.numel() != 1 << bits:
+            raise ValueError(f"a table of {lut.numel()} is none of bits")
         return lut[torch.from_numpy(_unpacked(indices, bits, int(np.prod(sizes))))].reshape(sizes)
     rank = indices.dim()
     if lut.shape[rank + 1] != 1:
@@ -48,6 +50,8 @@ def sparse_to_dense(nonzero_data: Tensor, mask: Tensor, shape: Tensor | None = N
     else:
         sizes = integers(shape)
         where = torch.from_numpy(_unpacked(mask, 1, int(np.prod(sizes)))).bool().reshape(sizes)
+    if nonzero_data.numel() != (count := int(where.sum())):
+        raise ValueError(f"the mask has {count} places for {nonzero_data.numel()} values")
     dense = torch.zeros(where.shape)
     dense[where] = nonzero_data.float()
     return dense

@@ -6,7 +6,7 @@ from typing import Any
 from torch import Tensor
 from torch.nn import functional
 
-from pocketfed.export.mil.operators.arguments import integers, integers_or, last_first
+from pocketfed.export.mil.operators.arguments import each, last_first, padding
 from pocketfed.export.mil.operators.windows import window_padding
 
 FORWARD: tuple[Any, ...] = (functional.conv1d, functional.conv2d, functional.conv3d)
@@ -27,7 +27,7 @@ def conv(
 ) -> Tensor:
     """[n, i, *sizes] by [o, i / groups, *kernel] -> [n, o, *sizes']."""
     axes = x.dim() - 2
-    steps, spread = integers_or(strides, [1] * axes), integers_or(dilations, [1] * axes)
+    steps, spread = each(strides, axes, 1), each(dilations, axes, 1)
     amounts = window_padding(x.shape[2:], weight.shape[2:], steps, spread, pad_type, pad)
     if any(amounts):
         x = functional.pad(x, last_first(amounts))
@@ -50,10 +50,10 @@ def conv_transpose(
     if pad_type not in ("valid", "custom"):
         raise ValueError(f"a transposed convolution padded by {pad_type!r} is not known here")
     axes = x.dim() - 2
-    steps, spread = integers_or(strides, [1] * axes), integers_or(dilations, [1] * axes)
+    steps, spread = each(strides, axes, 1), each(dilations, axes, 1)
     whole: Tensor = TRANSPOSED[axes - 1](x, weight, None, steps, 0, 0, int(groups), spread)
-    amounts = integers_or(pad, [0] * (2 * axes)) if pad_type == "custom" else [0] * (2 * axes)
-    sizes = None if output_shape is None else integers(output_shape)[2:]
+    amounts = padding(pad if pad_type == "custom" else None, 2 * axes)
+    sizes = None if output_shape is None else each(output_shape, 2 + axes)[2:]
     for axis in range(axes):
         before, after = amounts[2 * axis : 2 * axis + 2]
         have = whole.shape[2 + axis]

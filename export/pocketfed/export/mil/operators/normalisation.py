@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from pocketfed.export.mil.operators.arguments import integers
+from pocketfed.export.mil.operators.arguments import integers, places
 
 
 def batch_norm(
@@ -37,7 +37,7 @@ def layer_norm(
     epsilon: Tensor | float = 1e-5,
 ) -> Tensor:
     """With the statistics over these axes."""
-    over = [axis % x.dim() for axis in integers(axes)]
+    over = places(integers(axes), x.dim())
     centred = x - x.mean(over, True)
     normal = centred * torch.rsqrt((centred * centred).mean(over, True) + float(epsilon))
     shape = [size if axis in over else 1 for axis, size in enumerate(x.shape)]

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from pocketfed.export.mil.operators.arguments import integers, integers_or, last_first
+from pocketfed.export.mil.operators.arguments import each, last_first
 from pocketfed.export.mil.operators.windows import window_padding
 
 AVERAGE: tuple[Any, ...] = (functional.avg_pool1d, functional.avg_pool2d, functional.avg_pool3d)
@@ -52,7 +52,7 @@ def _window(
     if bool(ceil_mode):
         raise ValueError("pooling that rounds sizes up is not known here")
     axes = x.dim() - 2
-    kernel, steps = integers(kernel_sizes), integers_or(strides, [1] * axes)
+    kernel, steps = each(kernel_sizes, axes), each(strides, axes, 1)
     amounts = window_padding(x.shape[2:], kernel, steps, [1] * axes, pad_type, pad)
     return pools[axes - 1], kernel, steps, last_first(amounts)
 

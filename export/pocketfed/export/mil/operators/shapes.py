@@ -7,12 +7,23 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from pocketfed.export.mil.operators.arguments import integers, integers_or, last_first, several
+from pocketfed.export.mil.operators.arguments import (
+    each,
+    integers,
+    integers_or,
+    last_first,
+    padding,
+    place,
+    places,
+    several,
+)
 
 
 def reshape(x: Tensor, shape: Tensor) -> Tensor:
-    """Another shape; 0 keeps the size of that axis, -1 is what is left."""
-    return x.reshape([x.shape[i] if size == 0 else size for i, size in enumerate(integers(shape))])
+    """Another shape; -1 is what is left, and 0 keeps the size of the axis as far from the last one, or is 1 beyond them."""
+    sizes = integers(shape)
+    kept = ([1] * len(sizes) + list(x.shape))[x.dim() :]
+    return x.reshape([own if size == 0 else size for own, size in zip(kept, sizes, strict=True)])
 
 
 def transpose(x: Tensor, perm: Tensor) -> Tensor:
@@ -22,18 +33,17 @@ def transpose(x: Tensor, perm: Tensor) -> Tensor:
 
 def expand_dims(x: Tensor, axes: Tensor) -> Tensor:
     """New axes of size one, at these places of the result."""
-    places = integers(axes)
-    rank = x.dim() + len(places)
-    for place in sorted(place % rank for place in places):
-        x = x.unsqueeze(place)
+    wanted = integers(axes)
+    for axis in places(wanted, x.dim() + len(wanted)):
+        x = x.unsqueeze(axis)
     return x
 
 
 def squeeze(x: Tensor, axes: Tensor | None = None) -> Tensor:
     """Without these axes of size one, or without all of them."""
     ones = [i for i, size in enumerate(x.shape) if size == 1]
-    for place in sorted((place % x.dim() for place in integers_or(axes, ones)), reverse=True):
-        x = x.squeeze(place)
+    for axis in reversed(places(integers_or(axes, ones), x.dim())):
+        x = x.squeeze(axis)
     return x
 
 
@@ -42,7 +52,7 @@ def concat(values: Any, axis: Tensor, interleave: Tensor | bool = False) -> Tens
     parts, at = [part.reshape(1) if part.dim() == 0 else part for part in several(values)], int(axis)
     if not bool(interleave):
         return torch.cat(parts, at)
-    at %= parts[0].dim()
+    at = place(at, parts[0].dim())
     return torch.stack(parts, at + 1).flatten(at, at + 1)
 
 
@@ -58,14 +68,15 @@ def split(
     at = int(axis)
     if split_sizes is not None:
         return torch.split(x, integers(split_sizes), at)
-    if num_splits is None or x.shape[at] % int(num_splits):
-        raise ValueError(f"an axis of {x.shape[at]} cannot be split into {num_splits} equal parts")
-    return torch.split(x, x.shape[at] // int(num_splits), at)
+    count = 0 if num_splits is None else int(num_splits)
+    if count < 1 or x.shape[at] % count:
+        raise ValueError(f"an axis of {x.shape[at]} cannot be split into {count} equal parts")
+    return torch.split(x, x.shape[at] // count, at)
 
 
 def pad(x: Tensor, pad: Tensor, mode: str = "constant", constant_val: Tensor | float = 0.0) -> Tensor:
     """More elements before and after; the amounts are for the last axes."""
-    amounts = last_first(integers(pad))
+    amounts = last_first(padding(pad, 2 * (pad.numel() // 2)))
     if mode == "constant":
         return functional.pad(x, amounts, value=float(constant_val))
     # torch pads by reflection over at most the last three axes, and wants one or two in front of them.
@@ -73,6 +84,9 @@ def pad(x: Tensor, pad: Tensor, mode: str = "constant", constant_val: Tensor | f
         amounts = amounts[:-2]
     kind = {"reflect": "reflect", "replicate": "replicate"}[mode]
     axes = len(amounts) // 2
+    for axis in range(axes):
+        if max(amounts[2 * axis : 2 * axis + 2]) > (size := x.shape[-1 - axis]):
+            raise ValueError(f"an axis of {size} cannot be padded by more than itself")
     flat = x.reshape(-1, *x.shape[x.dim() - axes - 1 :]) if x.dim() > axes else x.reshape(1, 1, *x.shape)
     grown = functional.pad(flat, amounts, mode=kind)
     return grown.reshape(*x.shape[: x.dim() - axes], *grown.shape[grown.dim() - axes :])
@@ -80,7 +94,10 @@ def pad(x: Tensor, pad: Tensor, mode: str = "constant", constant_val: Tensor | f
 
 def tile(x: Tensor, reps: Tensor) -> Tensor:
     """Repeated along each axis."""
-    return x.repeat(integers(reps))
+    times = each(reps, x.dim())
+    if min(times, default=1) < 1:
+        raise ValueError(f"nothing can be repeated {times} times")
+    return x.repeat(times)
 
 
 def reverse(x: Tensor, axes: Tensor | None = None) -> Tensor:

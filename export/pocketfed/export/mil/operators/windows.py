@@ -5,7 +5,7 @@ from collections.abc import Sequence
 
 from torch import Tensor
 
-from pocketfed.export.mil.operators.arguments import integers_or
+from pocketfed.export.mil.operators.arguments import padding
 
 
 def window_padding(
@@ -28,7 +28,7 @@ def window_padding(
     if pad_type == "valid":
         return [0] * (2 * len(sizes))
     if pad_type == "custom":
-        return integers_or(pad, [0] * (2 * len(sizes)))
+        return padding(pad, 2 * len(sizes))
     if pad_type not in ("same", "same_lower"):
         raise ValueError(f"padding {pad_type!r} is not known here")
     amounts = []
