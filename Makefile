@@ -6,6 +6,8 @@ STAMP := $(VENV)/.installed
 export FLWR_TELEMETRY_ENABLED = 0
 export FLWR_DISABLE_UPDATE_CHECK = 1
 export RAY_USAGE_STATS_ENABLED = 0
+# Where this is set, every process would compile PyTorch's sources anew: seconds for each worker, phone and server.
+unexport PYTHONDONTWRITEBYTECODE
 
 .PHONY: help install demo test test-long check pictures clean
 

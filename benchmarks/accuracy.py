@@ -13,17 +13,17 @@ from typing import Annotated
 
 import numpy as np
 import typer
-from rich.console import Console
 from rich.table import Table
 
 from pocketfed.core.captures import load_sounds
 from pocketfed.core.evaluation import evaluate
 from pocketfed.server.checkpoint import load_checkpoint, path_of
 from pocketfed.simulator import run_folder
-from pocketfed.simulator.config import build_config, overlay, read_toml
+from pocketfed.simulator.config_file import build_config, overlay, read_toml
 from pocketfed.simulator.display import Display
 from pocketfed.simulator.program import task_of
 from pocketfed.simulator.simulate import simulate
+from pocketfed.simulator.terminal import Terminal
 
 Pairs = dict[tuple[str, str], list[tuple[float, float]]]
 """{(captures, measure): [(untrained, trained) of each seed]}, shares of correct answers."""
@@ -40,7 +40,7 @@ def main(
     aggregator: Annotated[str | None, typer.Option(help="In place of the configuration's.")] = None,
 ) -> None:
     """Train with each seed, then print the table of means and ranges."""
-    console = Console()
+    console = Terminal()
     pairs: Pairs = defaultdict(list)
     losses: dict[str, list[float]] = defaultdict(list)
     for seed in range(seeds):

@@ -13,14 +13,15 @@ from typing import Annotated, Any
 
 import numpy as np
 import typer
-from rich.console import Console
 from rich.table import Table
 
 from pocketfed.simulator import run_folder
-from pocketfed.simulator.config import Config, build_config, overlay, read_toml
+from pocketfed.simulator.config import Config
+from pocketfed.simulator.config_file import build_config, overlay, read_toml
 from pocketfed.simulator.display import Display
 from pocketfed.simulator.run_folder import Record, RunFolder
 from pocketfed.simulator.simulate import simulate
+from pocketfed.simulator.terminal import Terminal
 
 RULES: dict[str, dict[str, Any]] = {
     "fedavg": {},
@@ -54,7 +55,7 @@ def main(
     json_file: Annotated[Path | None, typer.Option("--json", help="Write all figures here.")] = None,
 ) -> None:
     """Run what is not there yet, one run at a time in one worker process, then print the table of all that is."""
-    console = Console()
+    console = Terminal()
     chosen = [(rule, int(seed)) for seed in seeds.split(",") for rule in rules.split(",")]
     for number, (rule, seed) in enumerate(chosen, 1):
         settings = build_config(
@@ -82,7 +83,7 @@ def main(
         json_file.write_text(json.dumps(found, indent=1) + "\n")
 
 
-def _run(settings: Config, path: Path, console: Console) -> None:
+def _run(settings: Config, path: Path, console: Terminal) -> None:
     begun = (path / "config.toml").exists()
     if begun and _finished(run_folder.read_metrics(RunFolder(path), settings.rounds), settings.rounds):
         return

@@ -15,13 +15,14 @@ from typing import Annotated, Any
 
 import numpy as np
 import typer
-from rich.console import Console
 from rich.table import Table
 
 from pocketfed.simulator import run_folder
-from pocketfed.simulator.config import Config, build_config, overlay
+from pocketfed.simulator.config import Config
+from pocketfed.simulator.config_file import build_config, overlay
 from pocketfed.simulator.display import Display
 from pocketfed.simulator.simulate import simulate
+from pocketfed.simulator.terminal import Terminal
 
 PHONES = 16
 SHARED: dict[str, Any] = {
@@ -63,7 +64,7 @@ def main(
     runtime: Annotated[str, typer.Option(help="executorch or torch.")] = "executorch",
 ) -> None:
     """Run all modes, one after another, and show what each came to."""
-    console = Console()
+    console = Terminal()
     figures = {}
     for name, settings in modes(rounds, exponent).items():
         console.print(f"{name}, {settings['rounds']} versions", style="bold")
@@ -79,7 +80,7 @@ def main(
         draw(figures, plot)
 
 
-def run(config: Config, folder: Path, console: Console) -> dict[str, Any]:
+def run(config: Config, folder: Path, console: Terminal) -> dict[str, Any]:
     """One run; what it came to."""
     began = time.monotonic()
     with Display(console) as display:

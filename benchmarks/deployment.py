@@ -23,7 +23,8 @@ from pocketfed.core.captures.captures import SAMPLE_RATE
 from pocketfed.core.evaluation import evaluate
 from pocketfed.core.modality import Modality
 from pocketfed.server.checkpoint import load_checkpoint, newest, path_of
-from pocketfed.simulator.config import Config, build_config, overlay, read_toml, to_toml
+from pocketfed.simulator.config import Config
+from pocketfed.simulator.config_file import build_config, overlay, read_toml, to_toml
 from pocketfed.simulator.fleet import Fleet, deal
 from pocketfed.simulator.program import task_of
 from pocketfed.simulator.simulate import load_captures

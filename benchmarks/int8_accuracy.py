@@ -15,26 +15,16 @@ import numpy as np
 import torch
 import typer
 
-from pocketfed.core.captures import Captures, Split
+from pocketfed.core.captures import Split
 from pocketfed.core.errors import RunFolderError
-from pocketfed.core.evaluation import Features, clip_labels, clip_means, is_labelled, judge
-from pocketfed.export.executorch import Program
+from pocketfed.core.evaluation import Features, clip_labels, is_labelled, judge
 from pocketfed.export.inference import export_inference
-from pocketfed.mobile_client.runtime import ExecutorchRuntime
-from pocketfed.simulator.parity import whole_batches
+from pocketfed.simulator.bench.features import features_of
 from pocketfed.simulator.program import task_of
 from pocketfed.simulator.run_folder import reopen
 from pocketfed.simulator.simulate import load_captures
 
 BATCH = 32
-
-
-def features_of(program: Program, captures: Captures) -> Features:
-    """What the program makes of each clip, float32 [clips, features]."""
-    (name,) = program.methods
-    runtime = ExecutorchRuntime(program.buffer)
-    parts = [runtime.run(name, [captures.items[rows]])[0] for rows in whole_batches(len(captures), BATCH)]
-    return clip_means(np.concatenate(parts)[: len(captures)], captures)
 
 
 def main(
@@ -70,7 +60,7 @@ def _rows(run: Path, calibration: int) -> Iterator[tuple[str, ...]]:
                 task, checkpoint.weights, modality, BATCH, precision=precision,
                 calibration=_sample(split, calibration),
             )  # fmt: skip
-            bank, test = features_of(program, split.train), features_of(program, split.test)
+            bank, test = (features_of(program, captures, BATCH) for captures in (split.train, split.test))
             reference = test if reference is None else reference
             accuracy = judge(bank, clip_labels(split.train), test, clip_labels(split.test))
             cosine = _cosine(test, reference)

@@ -13,14 +13,14 @@ from typing import Annotated, Any
 
 import numpy as np
 import typer
-from rich.console import Console
 from rich.table import Table
 
 from pocketfed.simulator import run_folder
-from pocketfed.simulator.config import build_config, overlay, read_toml
+from pocketfed.simulator.config_file import build_config, overlay, read_toml
 from pocketfed.simulator.display import Display
 from pocketfed.simulator.run_folder import Record
 from pocketfed.simulator.simulate import simulate
+from pocketfed.simulator.terminal import Terminal
 
 WAYS: dict[str, dict[str, Any]] = {
     "float32": {},
@@ -38,7 +38,7 @@ def main(
     seeds: Annotated[int, typer.Option(help="Seeds 0, 1, ...")] = 3,
 ) -> None:
     """Train each way with each seed, then print the table."""
-    console = Console()
+    console = Terminal()
     found: dict[str, list[list[Record]]] = defaultdict(list)
     for seed in range(seeds):
         for way, flags in WAYS.items():

@@ -21,7 +21,7 @@ from PIL import Image
 from pocketfed.core.captures import Split
 from pocketfed.core.captures.captures import SAMPLE_RATE
 from pocketfed.core.modality import Modality
-from pocketfed.simulator.config import build_config, to_toml
+from pocketfed.simulator.config_file import build_config, to_toml
 from pocketfed.simulator.fleet import deal
 from pocketfed.simulator.simulate import load_captures
 

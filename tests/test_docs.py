@@ -29,7 +29,8 @@ from pocketfed.server.certificates import make_certificates
 from pocketfed.server.checkpoint import Checkpoint, save_checkpoint
 from pocketfed.simulator.bench.run import Figures
 from pocketfed.simulator.cli import main
-from pocketfed.simulator.config import Config, DeploymentConfig, PrivacyConfig, build_config
+from pocketfed.simulator.config import Config, DeploymentConfig, PrivacyConfig
+from pocketfed.simulator.config_file import build_config
 from pocketfed.simulator.program import recorded, task_of
 from pocketfed.simulator.run_folder import RunFolder, begin
 from tests.conftest import REPOSITORY

@@ -5,8 +5,9 @@ from pathlib import Path
 import pytest
 
 from pocketfed.core.acceptance import Installed, accept
-from pocketfed.core.bundle import MANIFEST, Bundle
+from pocketfed.core.bundle import Bundle
 from pocketfed.core.errors import BundleError, OutdatedError, SignatureError
+from pocketfed.core.release import MANIFEST
 from pocketfed.core.signing import SigningKey, make_signing_key
 from tests.bundles import release
 

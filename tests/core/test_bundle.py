@@ -1,5 +1,6 @@
 """A bundle is whole, signed and itself, or it is refused with a sentence that says why."""
 
+import hashlib
 import json
 import os
 import re
@@ -10,21 +11,14 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from safetensors.numpy import save
 
-from pocketfed.core.bundle import (
-    LARGEST_MANIFEST,
-    MANIFEST,
-    SIGNATURE,
-    Bundle,
-    Contents,
-    copy_bundle,
-    read_bundle,
-    write_bundle,
-)
+from pocketfed.core.bundle import Bundle, Contents, copy_bundle, read_bundle, write_bundle
 from pocketfed.core.errors import BundleError, SignatureError
 from pocketfed.core.layout import Layout, Role, Slice
 from pocketfed.core.modality import Modality
 from pocketfed.core.program_spec import Input, ProgramSpec
+from pocketfed.core.release import LARGEST_MANIFEST, MANIFEST, SIGNATURE
 from pocketfed.core.signing import SigningKey, make_signing_key
 
 LAYOUT = Layout((Slice("backbone.w", (6,), Role.BACKBONE, 0),))
@@ -107,6 +101,7 @@ MUTATIONS: dict[str, tuple[Callable[[Path], object], str]] = {
     "the manifest gone": (lambda f: (f / MANIFEST).unlink(), "is no bundle"),
     "not signed": (lambda f: (f / SIGNATURE).unlink(), "is not signed"),
     "the signature damaged": (lambda f: (f / SIGNATURE).write_text("ed25519 x"), "signature is damaged"),
+    "the signature no text": (lambda f: (f / SIGNATURE).write_bytes(b"\xff\xfe"), "signature is damaged"),
 }  # fmt: skip
 
 
@@ -178,6 +173,8 @@ HUGE = "1e999"
         (["files", "embed.pte", "bytes"], 5.0), (["spec", "weights"], HUGE), (["spec", "state"], -1),
         (["spec", "batch"], True), (["spec", "inputs", "photo", "shape"], [2.5]),
         (["spec", "inputs", "photo", "dtype"], "object"), (["programs"], 3), (["programs"], ["x"]),
+        (["programs"], []), (["programs"], None), (["programs"], [["train.pte", {}]]),
+        (["made_with"], 10**400), (["made_with"], json.loads("[" * 90 + "]" * 90)),
     ],
 )  # fmt: skip
 def test_values_that_no_manifest_has(path: list[str], value: object, signed: Bundle) -> None:
@@ -190,6 +187,53 @@ def test_values_that_no_manifest_has(path: list[str], value: object, signed: Bun
     with pytest.raises(BundleError, match=r"manifest\.json of .* is damaged") as refused:
         read_bundle(signed.folder)
     assert "\n" not in str(refused.value)
+
+
+def spoilt(signed: Bundle, name: str, content: bytes, **spec: int) -> Path:
+    """The bundle with another file, and a manifest that has its hash."""
+    manifest = json.loads((signed.folder / MANIFEST).read_text())
+    manifest["files"][name] = {"bytes": len(content), "sha256": hashlib.sha256(content).hexdigest()}
+    manifest["spec"].update(spec)
+    (signed.folder / name).write_bytes(content)
+    (signed.folder / MANIFEST).write_text(json.dumps(manifest))
+    return signed.folder
+
+
+@pytest.mark.parametrize(
+    "layout",
+    [
+        b"[" * 200_000, b"{}", b"\xff", b"null", b'[{"name": "w", "shape": [6], "role": "adapter", "offset": 0}]',
+        b'[{"name": "w", "shape": [6], "role": "backbone", "offset": 1}]',
+    ],
+)  # fmt: skip
+def test_a_layout_that_nobody_reads(layout: bytes, signed: Bundle) -> None:
+    with pytest.raises(BundleError, match="is damaged") as refused:
+        read_bundle(spoilt(signed, "layout.json", layout))
+    assert "\n" not in str(refused.value)
+
+
+def test_weights_are_float32_and_as_many_as_the_layout_has(signed: Bundle) -> None:
+    count = signed.spec.weights
+    for size, dtype in ((count, np.float64), (count, np.int32), (count + 1, np.float32)):
+        with pytest.raises(BundleError, match="contradicts itself"):
+            read_bundle(
+                spoilt(signed, "weights.safetensors", save({"weights": np.zeros(size, dtype)}), weights=size)
+            )
+
+
+def test_a_file_larger_than_memory_is_not_read(signed: Bundle) -> None:
+    os.truncate(signed.folder / "train.pte", 1 << 42)
+    with pytest.raises(BundleError, match=r"train\.pte is not the file that the manifest describes"):
+        read_bundle(signed.folder)
+
+
+def test_a_manifest_is_utf_8(signed: Bundle) -> None:
+    """As that is how phones get it."""
+    text = (signed.folder / MANIFEST).read_text()
+    for encoding in ("utf-16", "utf-8-sig"):
+        (signed.folder / MANIFEST).write_text(text, encoding=encoding)
+        with pytest.raises(BundleError, match=r"manifest\.json of .* is damaged"):
+            read_bundle(signed.folder)
 
 
 def test_a_manifest_must_agree_with_its_files(signed: Bundle) -> None:

@@ -2,6 +2,7 @@
 
 import dataclasses
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -52,6 +53,8 @@ def test_what_is_no_head_is_refused(tmp_path: Path) -> None:
         whole[:-1] + b"\0",
         foreign,
         whole.replace(b"sound", b"smell"),
+        save({"weight": np.zeros(1, np.float32)}, metadata={"head": "[" * 5000}),
+        save({"weight": np.zeros(1, np.float32)}, metadata={"head": '{"format":' * 5000}),
     ):
         path.write_bytes(content)
         with pytest.raises(HeadError, match="is no head, or a damaged one"):
@@ -59,6 +62,25 @@ def test_what_is_no_head_is_refused(tmp_path: Path) -> None:
     path.write_bytes(whole.replace(b'\\"format\\": 1', b'\\"format\\": 7'))
     with pytest.raises(HeadError, match="has format 7, this version reads 1"):
         read_head(path)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"classes": ("yes",)},
+        {"bias": np.ones(3, np.float32)},
+        {"weight": np.ones(6, np.float32)},
+        {"weight": np.ones((2, 3))},
+        {"trial": Trial((8, 4), (0, 0), (0, 0))},
+        {"trial": Trial((8,), (2,), (2,))},
+        {"trial": Trial((8, 4), (2, -1), (2, 0))},
+        {"trial": Trial((8, 4), (2, 1), (2, 2))},
+    ],
+)
+def test_everything_is_there_once_for_each_class(change: dict[str, Any], tmp_path: Path) -> None:
+    save_head(tmp_path / "a.head", dataclasses.replace(HEAD, **change))
+    with pytest.raises(HeadError, match="is no head, or a damaged one"):
+        read_head(tmp_path / "a.head")
 
 
 def test_a_head_belongs_to_all_that_its_features_depend_on_and_to_no_projector(

@@ -1,5 +1,6 @@
 """A phone's bundle from the server's shelf to its own, whatever happens on the way: all of it, or the one before."""
 
+import hashlib
 import json
 import os
 import shutil
@@ -7,15 +8,17 @@ from collections.abc import Callable, Iterator
 from contextlib import ExitStack, suppress
 from pathlib import Path
 
+import httpx
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from pocketfed.core.acceptance import accept
-from pocketfed.core.bundle import MANIFEST, SIGNATURE, Bundle, read_bundle
+from pocketfed.core.bundle import Bundle, read_bundle
 from pocketfed.core.errors import BundleError, PocketfedError, ProgramError, ServerError, Unreachable
+from pocketfed.core.release import MANIFEST, SIGNATURE, read_release
 from pocketfed.core.signing import SigningKey, make_signing_key
-from pocketfed.mobile_client.bundle_store import CURRENT, BundleStore
+from pocketfed.mobile_client.bundle_store import CURRENT, TRIES, TRYING, BundleStore
 from pocketfed.mobile_client.connection import Retry
 from pocketfed.mobile_client.delivery import Depot
 from pocketfed.mobile_client.flower.home import Home
@@ -204,29 +207,44 @@ def refuse(shop: Shop, bundle: Bundle) -> None:
     shop.status = 403
 
 
+def unreadable(shop: Shop, bundle: Bundle) -> None:
+    """Signed, whole, and with a layout that this version does not know."""
+    name = "layout.json"
+    content = (bundle.folder / name).read_bytes().replace(b"backbone", b"adapter_")
+    values = json.loads((bundle.folder / MANIFEST).read_text())
+    values["files"][name] = {"bytes": len(content), "sha256": hashlib.sha256(content).hexdigest()}
+    (bundle.folder / name).write_bytes(content)
+    (bundle.folder / MANIFEST).write_text(json.dumps(values))
+    manifest = (bundle.folder / MANIFEST).read_bytes()
+    (bundle.folder / SIGNATURE).write_text(KEYS[0].sign(manifest))
+    shop.offer(Bundle(bundle.folder, read_release(manifest, "")))
+
+
+KEYS: list[SigningKey] = []
 OLDER: list[Bundle] = []
 MUTATIONS: dict[str, tuple[Callable[[Shop, Bundle], object], str]] = {
-    "a byte of the program": (flip("train.pte"), "has another train.pte than the manifest describes"),
-    "a byte of the embedding": (flip("embed.pte"), "has another embed.pte than the manifest describes"),
-    "a byte in a package": (flip("a model.bin"), "has another Embed.mlpackage/Data/a model.bin than"),
-    "a byte of the weights": (flip("safetensors"), "has another weights.safetensors than"),
-    "a byte of the configuration": (flip("config.toml"), "has another config.toml than"),
-    "a byte of the layout": (flip("layout.json"), "has another layout.json than"),
+    "a byte of the program": (flip("train.pte"), r"train\.pte of \S+ is not the file that the manifest describes"),
+    "a byte of the embedding": (flip("embed.pte"), r"embed\.pte of \S+ is not the file that the manifest describes"),
+    "a byte in a package": (flip("a model.bin"), r"Embed\.mlpackage/Data/a model\.bin of \S+ is not the file that the manifest describes"),
+    "a byte of the weights": (flip("safetensors"), r"weights\.safetensors of \S+ is not the file that the manifest describes"),
+    "a byte of the configuration": (flip("config.toml"), r"config\.toml of \S+ is not the file that the manifest describes"),
+    "a byte of the layout": (flip("layout.json"), r"layout\.json of \S+ is not the file that the manifest describes"),
     "a file deleted": (lambda s, b: (b.folder / "embed.pte").unlink(), r"does not give embed\.pte \(HTTP 404\)"),
     "a file added": (add, "changed after it was signed"),
-    "a file cut short": (lambda s, b: (b.folder / "embed.pte").write_bytes(b"emb"), "has another embed.pte than"),
+    "a file cut short": (lambda s, b: (b.folder / "embed.pte").write_bytes(b"emb"), r"embed\.pte of \S+ is not the file that the manifest describes"),
     "a file longer": (lambda s, b: (b.folder / "embed.pte").write_bytes(b"x" * 10**6), "sends more than the 9001"),
     "the manifest edited": (
         lambda s, b: edit(s, b, lambda values: values.update(version=9)), "changed after it was signed",
     ),
-    "a file cut to nothing": (lambda s, b: (b.folder / "embed.pte").write_bytes(b""), "has another embed.pte than"),
+    "a file cut to nothing": (lambda s, b: (b.folder / "embed.pte").write_bytes(b""), r"embed\.pte of \S+ is not the file that the manifest describes"),
     "a smaller file swapped with a larger": (swap("embed.pte", "train.pte"), "sends more than the 9001"),
     "a larger file swapped with a smaller": (
-        swap("embed.pte", "weights.safetensors"), "has as embed.pte what the manifest has as weights.safetensors: they",
+        swap("embed.pte", "weights.safetensors"), r"embed\.pte of \S+ holds what the manifest has as weights\.safetensors: they",
     ),
     "an older release": (outdated, "version 1, older than version 2 that is installed"),
     "another key": (foreign, "was signed by the key"),
     "not signed": (unsigned, "is not signed; sign it where it is made"),
+    "signed and unreadable": (unreadable, "is damaged .*the layout cannot be read"),
     "no bundle at all": (html, "offers is no bundle"),
     "forbidden": (refuse, "does not give its bundle"),
 }  # fmt: skip
@@ -236,6 +254,7 @@ MUTATIONS: dict[str, tuple[Callable[[Shop, Bundle], object], str]] = {
 def test_every_change_on_the_way_is_refused_and_the_installed_bundle_goes_on(
     mutation: str, phone: Phone, shop: Shop, tmp_path: Path, key: SigningKey, caplog: pytest.LogCaptureFixture
 ) -> None:
+    KEYS[:] = [key]
     OLDER[:] = [release(tmp_path / "older", key, 1)]
     good = release(tmp_path / "good", key, 2, other=True)
     shop.offer(good)
@@ -313,6 +332,60 @@ def test_a_program_that_this_phone_cannot_load_is_not_installed(
     shop.asked.clear()
     assert phone.open().id == second.id
     assert shop.asked == []  # it was all there
+
+
+def test_a_bundle_that_ends_the_process_whenever_it_is_tried_is_given_up(
+    phone: Phone, shop: Shop, first: Bundle, second: Bundle, key: SigningKey, tmp_path: Path,
+    caplog: pytest.LogCaptureFixture,
+) -> None:  # fmt: skip
+    """As one does on which the runtime aborts: nothing in the process can catch that."""
+    phone.open()
+    shop.offer(second)
+    noted: list[bytes] = []
+
+    def killed(bundle: Bundle) -> None:
+        noted.append((phone.folder / TRYING).read_bytes())
+        raise Crash
+
+    phone.check = killed
+    for _ in range(TRIES):
+        with pytest.raises(Crash):
+            phone.open()
+        (phone.folder / TRYING).write_bytes(noted[-1])  # since a process that is killed removes nothing
+    assert phone.open().id == first.id
+    assert len(noted) == TRIES
+    assert "a process ended while it tried bundle" in caplog.text
+    assert f"bundle {second.id[:12]} of {shop.url} has failed here; serve a later version" in caplog.text
+    phone.check = lambda bundle: None
+    shop.offer(release(tmp_path / "third", key, 3))
+    assert phone.open().version == 3
+    assert not (phone.folder / TRYING).exists()
+
+
+@pytest.mark.parametrize(
+    ("etag", "kept"),
+    [
+        ('"abc"', '"abc"'),
+        ('W/"abc"', 'W/"abc"'),
+        ('"\u00e9"', ""),
+        ('"a\nb"', ""),
+        ("abc", ""),
+        (f'"{"a" * 201}"', ""),
+    ],
+)
+def test_tags_that_cannot_be_sent_back_are_not_kept(
+    etag: str, kept: str, first: Bundle, phone: Phone
+) -> None:
+    def answer(request: httpx.Request) -> httpx.Response:
+        offer = {"manifest": (first.folder / MANIFEST).read_text(), "signature": first.signature}
+        content = httpx.ByteStream(json.dumps(offer).encode())
+        return httpx.Response(200, stream=content, headers=[(b"etag", etag.encode("latin-1"))])
+
+    with Depot("http://phone.test", transport=httpx.MockTransport(answer)) as depot:
+        offer = depot.offer()
+        assert offer is not None
+        assert offer.etag == kept
+        assert depot.offer(offer.etag) is not None
 
 
 def test_a_bundle_that_fails_at_its_start_is_replaced_by_the_one_before(

@@ -23,18 +23,24 @@ from pocketfed.mobile_client.blank_step import blank_step, try_steps
 from pocketfed.mobile_client.runtime import ExecutorchRuntime
 from pocketfed.mobile_client.thread_trial import Trial, from_json, slowest_step, to_json
 from pocketfed.mobile_client.threads import fastest_threads, remembered_threads, seconds_in_a_process
+from tests.small_network import small_network_task
 
 
 @pytest.fixture(scope="module")
-def program(small_task: LearningTask, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def task(tmp_path_factory: pytest.TempPathFactory) -> LearningTask:
+    return small_network_task(tmp_path_factory.mktemp("plugin"), batch=6)
+
+
+@pytest.fixture(scope="module")
+def program(task: LearningTask, tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = tmp_path_factory.mktemp("program") / "train.pte"
-    path.write_bytes(task_program(small_task, mixed=True))
+    path.write_bytes(task_program(task, mixed=True))
     return path
 
 
 @pytest.fixture(scope="module")
-def spec(small_task: LearningTask) -> ProgramSpec:
-    return program_spec(small_task, mixed=True)
+def spec(task: LearningTask) -> ProgramSpec:
+    return program_spec(task, mixed=True)
 
 
 RUN = """

@@ -8,7 +8,8 @@ import httpx
 import pytest
 from starlette.applications import Starlette
 
-from pocketfed.core.bundle import MANIFEST, SIGNATURE, Bundle, read_release
+from pocketfed.core.bundle import Bundle, read_bundle
+from pocketfed.core.release import MANIFEST, SIGNATURE, read_release
 from pocketfed.core.signing import SigningKey, make_signing_key
 from pocketfed.server.offering import bundle_routes
 from tests.bundles import PROGRAM, release
@@ -136,3 +137,16 @@ def test_one_that_nobody_signed_says_so(tmp_path: Path) -> None:
     app = Starlette(routes=bundle_routes(release(tmp_path / "unsigned", None)))
     with serving(app) as port:
         assert httpx.get(f"http://127.0.0.1:{port}/bundle", trust_env=False).json()["signature"] is None
+
+
+def test_the_manifest_is_offered_byte_for_byte(tmp_path: Path, key: SigningKey) -> None:
+    made = release(tmp_path / "bundle", key)
+    windows = (made.folder / MANIFEST).read_bytes().replace(b"\n", b"\r\n")
+    (made.folder / MANIFEST).write_bytes(windows)
+    (made.folder / SIGNATURE).write_text(key.sign(windows))
+    bundle = read_bundle(made.folder, key.public)
+    with (
+        serving(Starlette(routes=bundle_routes(bundle))) as port,
+        httpx.Client(base_url=f"http://127.0.0.1:{port}", trust_env=False) as client,
+    ):
+        assert client.get("/bundle").json()["manifest"].encode() == windows

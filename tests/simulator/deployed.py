@@ -13,12 +13,13 @@ import httpx
 import numpy as np
 from numpy.typing import NDArray
 
-from pocketfed.core.bundle import PROGRAM, Contents, write_bundle
+from pocketfed.core.bundle import Contents, write_bundle
 from pocketfed.core.errors import PocketfedError
 from pocketfed.core.layout import Layout, Role, Slice
 from pocketfed.core.modality import Modality
 from pocketfed.core.plan import PhoneStatus, Update
 from pocketfed.core.program_spec import Input, ProgramSpec
+from pocketfed.core.release import PROGRAM
 from pocketfed.core.signing import SigningKey
 from pocketfed.core.wire import INSTRUCTION, STATUS, UPDATE, read_instruction, status_items, update_items
 from pocketfed.mobile_client.connection import Retry, trust
@@ -38,7 +39,8 @@ from pocketfed.server.watch.metrics import Metrics
 from pocketfed.server.watch.scoreboard import Scoreboard
 from pocketfed.server.watch.snapshot import Snapshot
 from pocketfed.server.watch.watcher import Everyone, ServerWatcher
-from pocketfed.simulator.config import Config, build_config, to_toml
+from pocketfed.simulator.config import Config
+from pocketfed.simulator.config_file import build_config, to_toml
 from pocketfed.simulator.deployment import Place, serve
 from pocketfed.simulator.server_run import open_run
 

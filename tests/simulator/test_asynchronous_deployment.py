@@ -11,7 +11,8 @@ from pocketfed.core.wire import INSTRUCTION, read_instruction
 from pocketfed.mobile_client.flower.objects import Records
 from pocketfed.mobile_client.flower.task import Task
 from pocketfed.server.checkpoint import load_checkpoint, newest, path_of
-from pocketfed.simulator.config import Config, build_config
+from pocketfed.simulator.config import Config
+from pocketfed.simulator.config_file import build_config
 from pocketfed.simulator.run_folder import RunFolder, read_metrics
 from tests.simulator.deployed import (
     START,

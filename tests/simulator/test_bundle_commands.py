@@ -15,23 +15,29 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from numpy.typing import NDArray
+from safetensors.numpy import save
 
-from pocketfed.core.bundle import PROGRAM, Bundle, Contents, read_bundle, write_bundle
+from pocketfed.core.bundle import Bundle, Contents, read_bundle, write_bundle
 from pocketfed.core.errors import ExportError
-from pocketfed.core.learning_step import methods
+from pocketfed.core.head import Head, Trial
+from pocketfed.core.learning_step import Method, methods
 from pocketfed.core.learning_task import LearningTask
 from pocketfed.core.modality import Modality
+from pocketfed.core.release import PROGRAM
 from pocketfed.core.signing import make_signing_key, read_signing_key
 from pocketfed.export.executorch import Program
 from pocketfed.export.mil.operators import OPERATORS
 from pocketfed.export.program import export_program
 from pocketfed.simulator import bundling, verification
 from pocketfed.simulator.bundling import Options, build_bundle
-from pocketfed.simulator.config import Config, build_config
+from pocketfed.simulator.classifiers import about_heads, head_files
+from pocketfed.simulator.config import Config
+from pocketfed.simulator.config_file import build_config
 from pocketfed.simulator.parity import CAPTURES_EACH, Parity, distance, in_batches, lost_of
 from pocketfed.simulator.program import task_of
 from tests.conftest import Shown
 from tests.simulator.capture_folders import make_captures
+from tests.small_network import SMALL
 
 Run = Callable[..., Shown]
 
@@ -60,22 +66,8 @@ said: list[str] = []
 
 def config(folder: Path) -> Config:
     captures = {"photos": str(folder / "captures" / "photos"), "side": 16}
-    learning = {"batch": 4, "backbone": "small"}
+    learning = {"batch": 4, "backbone": "small", "temperature": 0.25}
     return build_config({"captures": captures, "learning": learning, "plugins": [str(folder / "small.py")]})
-
-
-SMALL = """
-from torch import nn
-from pocketfed.core.backbones import register
-
-def build():
-    return nn.Sequential(
-        nn.Conv2d(3, 16, 3, 2, 1), nn.GroupNorm(4, 16), nn.SiLU(), nn.Conv2d(16, 32, 3, 2, 1),
-        nn.AdaptiveAvgPool2d(1), nn.Flatten(),
-    )
-
-register("small", build, 32)
-"""
 
 
 @pytest.fixture
@@ -116,11 +108,14 @@ def test_a_bundle_has_what_an_app_needs(folder: Path) -> None:
     assert all(value["unit"] for value in every)
     assert programs["train.pte"]["least"] == f"ExecuTorch {bundle.manifest['made_with']['executorch']}"
     assert programs["EmbedPhoto.mlpackage"]["least"] == "iOS 17"
+    assert programs["embed_photo_coreml.pte"]["least"] == programs["train.pte"]["least"]
+    assert programs["embed_photo_coreml.pte"]["system"] == "iOS 17"
     noise = bundle.manifest["noise"]["photo"]
     assert noise["distribution"] == "uniform in [0, 1)"
     assert noise["names"][:2] == ["area", "aspect"]
     assert step["inputs"][4]["shape"] == [4, 2, len(noise["names"])]
     assert bundle.manifest["hyper"][0] == {"name": "learning_rate", "default": 0.03, "range": "above 0"}
+    assert [entry["default"] for entry in bundle.manifest["hyper"]][4] == 0.25, "as the configuration has it"
     assert bundle.manifest["captures"]["photo"]["unit"] == "sRGB, 0 to 255"
     assert "square" in bundle.manifest["captures"]["photo"]["prepare"]
     assert set(bundle.manifest["made_with"]) == {"executorch", "torch", "torchao", "coremltools"}
@@ -141,10 +136,14 @@ def test_inspect(folder: Path, pocketfed: Run) -> None:
         " Conv2d, ",
         "2 conv",
         " more",
+        "of these on portable kernels 1 dim_order_ops::_to_dim_order_copy",
     ):
         assert expected in shown.out
     found = json.loads(pocketfed("inspect", folder / "made", "--json").out)
     assert {row["file"]: row["slow"] for row in found["programs"]}["train.pte"] == []
+    portable = {row["file"]: row["portable"] for row in found["programs"]}
+    assert portable["embed_photo.pte"] == {"dim_order_ops::_to_dim_order_copy": 1}, "it is cheap, and listed"
+    assert portable["EmbedPhoto.mlpackage"] == {}
     operators = {(row["file"], row["method"]): row["operators"] for row in found["programs"]}
     assert operators["embed_photo.pte", "embed_photo"]["Conv2d"] >= 2
     assert operators["EmbedPhoto.mlpackage", "main"]["conv"] == 2
@@ -213,9 +212,8 @@ def contents_of(bundle: Bundle) -> Contents:
         for name in bundle.release.files
         if "/" in name or name.endswith("pte")
     }
-    about = {
-        name: bundle.manifest[name] for name in ("programs", "backbone", "features", "optimiser", "plugins")
-    }
+    own = ("format", "version", "spec", "files")
+    about = {name: value for name, value in bundle.manifest.items() if name not in own}
     config = (bundle.folder / "config.toml").read_text()
     return Contents(bundle.spec, bundle.read_layout(), bundle.weights, config, files, about)
 
@@ -228,21 +226,28 @@ def test_programs_that_the_manifest_does_not_name_are_not_passed_over(
     write_bundle(tmp_path / "other", dataclasses.replace(contents, about=silent))
     shown = pocketfed("verify", tmp_path / "other")
     assert shown.code == 2
-    assert "other programs than its files" in shown.err
+    assert "files that are no part of it by its manifest (Embed" in shown.err
     assert "embed_photo.pte" in shown.err
 
 
-@pytest.mark.parametrize(
-    "hidden", ["sub/x.pte", "sub/X.mlpackage/Manifest.json", "EmbedPhoto.mlpackage/x.pte"]
-)
-def test_programs_below_other_folders_are_not_passed_over(
+HIDDEN = {
+    "sub/x.pte": "sub",
+    "X.mlpackage/Manifest.json": "X.mlpackage",
+    "EmbedPhoto.mlpackage/x.pte": "EmbedPhoto.mlpackage/x.pte",
+    "evil.PTE": "evil.PTE",
+    "notes.txt": "notes.txt",
+}
+
+
+@pytest.mark.parametrize("hidden", HIDDEN)
+def test_files_that_no_entry_describes_are_not_passed_over(
     hidden: str, folder: Path, tmp_path: Path, pocketfed: Run
 ) -> None:
     contents = contents_of(read_bundle(folder / "made"))
     files = {**contents.files, hidden: b"anything"}
     write_bundle(tmp_path / "other", dataclasses.replace(contents, files=files))
     shown = pocketfed("verify", tmp_path / "other")
-    assert (shown.code, f"({hidden.removesuffix('/Manifest.json')})" in shown.err) == (2, True)
+    assert (shown.code, f"({HIDDEN[hidden]})" in shown.err) == (2, True)
 
 
 WRONG_ENTRIES = {
@@ -250,10 +255,15 @@ WRONG_ENTRIES = {
     "other methods": ("embed_photo.pte", {"methods": {"x": {}}}, "embed_photo, but the manifest names x"),
     "no methods of the step": ("train.pte", {"methods": {}}, "step_photo, but the manifest names none"),
     "a list of methods": ("embed_photo.pte", {"methods": ["embed_photo"]}, "embed_photo.pte does not run"),
-    "no batches": ("EmbedPhoto.mlpackage", {"batches": []}, "nothing of"),
-    "empty batches": ("EmbedPhoto.mlpackage", {"batches": [0]}, "EmbedPhoto.mlpackage does not run"),
-    "another precision": ("embed_photo.pte", {"precision": "float13"}, "the precision 'float13', which is not known"),
-    "other weights": ("EmbedPhoto.mlpackage", {"weights": "int1"}, "the precision 'exact, int1'"),
+    "no batches": ("EmbedPhoto.mlpackage", {"batches": []}, "[] at programs.EmbedPhoto.mlpackage.batches"),
+    "empty batches": ("EmbedPhoto.mlpackage", {"batches": [0]}, "0 at programs.EmbedPhoto.mlpackage.batches[0]"),
+    "another precision": ("embed_photo.pte", {"precision": "int8"}, "'int8' at programs.embed_photo.pte.precision"),
+    "another backend": ("embed_photo.pte", {"backend": "vulkan"}, "'vulkan' at programs.embed_photo.pte.backend"),
+    "an older runtime": ("embed_photo.pte", {"least": "ExecuTorch 0.1"}, "'ExecuTorch 0.1' at programs.embed_photo.pte.least"),
+    "another front end": ("EmbedPhoto.mlpackage", {"front_end": "float16"}, "'float16' at programs.EmbedPhoto.mlpackage"),
+    "an older system": ("EmbedPhoto.mlpackage", {"least": "iOS 3"}, "'iOS 3' at programs.EmbedPhoto.mlpackage.least"),
+    "no such weights": ("EmbedPhoto.mlpackage", {"weights": "int1"}, "'int1' is not a valid Weights"),
+    "other weights": ("EmbedPhoto.mlpackage", {"weights": "int8"}, "stored as float16, the manifest says int8"),
 }  # fmt: skip
 
 
@@ -272,6 +282,72 @@ def test_what_the_manifest_says_of_a_program_cannot_hide_it(
     assert shown.code == 2
     assert file in shown.err
     assert expected in shown.err
+
+
+WRONG_WORDS: dict[str, tuple[list[str | int], object, str]] = {
+    "another rate": (["hyper", 0, "default"], 0.5, "0.5 at hyper[0].default, its configuration makes 0.03 of it"),
+    "hyper in another order": (["hyper"], [], "[] at hyper"),
+    "noise of another kind": (["noise", "photo", "distribution"], "normal", "'normal' at noise.photo.distribution"),
+    "captures of another unit": (["captures", "photo", "unit"], "0 to 1", "'0 to 1' at captures.photo.unit"),
+    "another objective": (["objective"], "byol", "'byol' at objective, its configuration makes 'nt-xent' of it"),
+    "true is not one": (["features"], True, "True at features"),
+    "inputs of another shape": (
+        ["programs", "train.pte", "methods", "step_photo", "inputs", 4, "shape", 1], 1,
+        "1 at programs.train.pte.methods.step_photo.inputs[4].shape[1], its configuration makes 2 of it",
+    ),
+    "a step's numbers in another order": (
+        ["programs", "train.pte", "methods", "step_photo", "inputs", 5, "names", 0], "momentum", "inputs[5].names[0]",
+    ),
+    "outputs of another type": (
+        ["programs", "embed_photo.pte", "methods", "embed_photo", "outputs", 0, "dtype"], "int3", "outputs[0].dtype",
+    ),
+    "a batch that fills memory": (
+        ["programs", "embed_photo.pte", "methods", "embed_photo", "inputs", 0, "shape", 0], 10**13,
+        "embed_photo.pte takes 10000000000000 captures at once",
+    ),
+    "another shape of a package's output": (
+        ["programs", "EmbedPhoto.mlpackage", "outputs", 0, "shape", 1], 5, "5 at programs.EmbedPhoto.mlpackage.outputs",
+    ),
+    "a head that is elsewhere": (
+        ["classifiers"], {"photo": {"head": "../../etc/hostname"}}, "has no file '../../etc/hostname'",
+    ),
+    "a head of nothing": (["classifiers"], {"smells": {}}, "manifest.json cannot be read as this version does"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(("path", "word", "expected"), WRONG_WORDS.values(), ids=WRONG_WORDS)
+def test_every_word_that_an_app_would_believe_is_checked(
+    path: list[str | int], word: object, expected: str, folder: Path, tmp_path: Path, pocketfed: Run
+) -> None:
+    contents = contents_of(read_bundle(folder / "made"))
+    about = json.loads(json.dumps(contents.about))
+    needed = {"train.pte", str(path[1]) if path[0] == "programs" else "train.pte"}
+    about["programs"] = {name: entry for name, entry in about["programs"].items() if name in needed}
+    part: Any = about
+    for key in path[:-1]:
+        part = part[key]
+    part[path[-1]] = word
+    files = {name: content for name, content in contents.files.items() if name.partition("/")[0] in needed}
+    write_bundle(tmp_path / "other", dataclasses.replace(contents, files=files, about=about))
+    shown = pocketfed("verify", tmp_path / "other")
+    assert (shown.code, expected in shown.err, len(shown.err.splitlines())) == (2, True, 1), shown.err
+
+
+def test_a_package_of_another_name_is_refused(folder: Path, tmp_path: Path, pocketfed: Run) -> None:
+    contents = contents_of(read_bundle(folder / "made"))
+    old, new = "EmbedPhoto.mlpackage", "OddPhoto.mlpackage"
+    files = {
+        name.replace(old, new): content
+        for name, content in contents.files.items()
+        if name.partition("/")[0] in (PROGRAM, old)
+    }
+    entries = contents.about["programs"]
+    about = {**contents.about, "programs": {PROGRAM: entries[PROGRAM], new: entries[old]}}
+    write_bundle(tmp_path / "other", dataclasses.replace(contents, files=files, about=about))
+    shown = pocketfed("verify", tmp_path / "other")
+    assert (shown.code, "OddPhoto.mlpackage does not run ('OddPhoto.mlpackage'" in shown.err) == (2, True), (
+        shown.err
+    )
 
 
 def test_a_step_has_no_methods_that_nobody_compares(folder: Path, tmp_path: Path, pocketfed: Run) -> None:
@@ -295,6 +371,94 @@ def test_inspect_says_which_program_the_manifest_does_not_describe(
     assert (shown.code, "does not describe train.pte" in shown.err) == (2, True)
 
 
+@pytest.mark.parametrize(
+    ("change", "expected"),
+    [
+        ({"classifiers": {"photo": {}}}, "does not describe classifiers and plug-ins"),
+        ({"classifiers": {"photo": {"labels": ["a"], "accuracy": "x", "held_out": 1}}}, "does not describe classifiers"),
+        ({"features": None}, None),
+        ({"backbone": "[/x]"}, None),
+        ({"plugins": [{}]}, "does not describe classifiers and plug-ins"),
+    ],
+)  # fmt: skip
+def test_inspect_reads_what_anybody_may_have_written(
+    change: dict[str, object], expected: str | None, folder: Path, tmp_path: Path, pocketfed: Run
+) -> None:
+    contents = contents_of(read_bundle(folder / "made"))
+    files = {PROGRAM: contents.files[PROGRAM]}
+    programs = {PROGRAM: contents.about["programs"][PROGRAM]}
+    about = {**contents.about, "programs": programs, **change}
+    write_bundle(tmp_path / "other", dataclasses.replace(contents, files=files, about=about))
+    shown = pocketfed("inspect", tmp_path / "other")
+    if expected is None:
+        assert shown.code == 0, shown.err
+        assert f"{about['backbone']}, {contents.spec.weights:,} weights" in shown.out
+    else:
+        assert (shown.code, expected in shown.err) == (2, True), shown.err
+
+
+CURSOR, CLIPBOARD = "\x1b[2J\x1b[H\nSIGNED AND VERIFIED", "small\x1b]52;c;aGFoYQ==\x07\ud800"
+
+
+def test_a_manifest_cannot_drive_the_terminal(folder: Path, tmp_path: Path, pocketfed: Run) -> None:
+    contents = contents_of(read_bundle(folder / "made"))
+    files = {PROGRAM: contents.files[PROGRAM]}
+    entry = json.loads(json.dumps(contents.about["programs"][PROGRAM]))
+    entry["methods"]["step_photo"]["inputs"][0] |= {"name": CURSOR, "dtype": CURSOR, "shape": [CURSOR]}
+    about = {
+        **contents.about,
+        "backbone": CLIPBOARD,
+        "programs": {PROGRAM: {**entry, "precision": CURSOR}},
+        "classifiers": {CURSOR: {"labels": [CURSOR, "b"], "accuracy": 0.5, "held_out": 4, "chance": 0.5}},
+        "plugins": [{"name": CURSOR, "sha256": CLIPBOARD}],
+    }
+    write_bundle(tmp_path / "other", dataclasses.replace(contents, files=files, about=about))
+    shown = pocketfed("inspect", tmp_path / "other")
+    assert shown.code == 0, shown.err
+    assert shown.out.count("SIGNED AND VERIFIED") == 7
+    assert shown.out.replace("\n", "").isprintable()
+    assert not [line for line in shown.out.splitlines() if line.startswith("SIGNED")]
+    refused = pocketfed("verify", tmp_path / "other")
+    assert (refused.code, "was made with" in refused.err) == (2, True)
+    assert (refused.err.removesuffix("\n").isprintable(), refused.out.count("\n")) == (True, 1)
+    listed = pocketfed("inspect", tmp_path / "other", "--json")
+    assert listed.out.replace("\n", "").isprintable()
+    assert json.loads(listed.out)["manifest"]["backbone"] == CLIPBOARD
+
+
+def test_a_configuration_of_thousands_of_brackets_is_a_mistake(
+    folder: Path, tmp_path: Path, pocketfed: Run
+) -> None:
+    contents = dataclasses.replace(contents_of(read_bundle(folder / "made")), config="x = " + "[" * 5000)
+    write_bundle(tmp_path / "other", contents)
+    shown = pocketfed("verify", tmp_path / "other")
+    assert (shown.code, "config.toml is no valid TOML: it is nested" in shown.err) == (2, True), shown.err
+    (tmp_path / "deep.head").write_bytes(
+        save({"weight": np.zeros(1, np.float32)}, metadata={"head": "[" * 5000})
+    )
+    shown = pocketfed("bundle", "--head", tmp_path / "deep.head", "--out", tmp_path / "b")
+    assert (shown.code, "deep.head is no head, or a damaged one (it is nested" in shown.err) == (2, True), (
+        shown.err
+    )
+
+
+@pytest.mark.parametrize("size", ["nan", "-1"])
+def test_a_size_is_a_number(size: str, folder: Path, tmp_path: Path, pocketfed: Run) -> None:
+    for words in (["inspect", folder / "made"], ["bundle", "--out", tmp_path / "b"]):
+        shown = pocketfed(*words, "--max-mb", size)
+        assert (shown.code, "--max-mb" in shown.err, size in shown.err) == (2, True, True)
+
+
+def test_inspect_tells_a_package_from_a_program(folder: Path, tmp_path: Path, pocketfed: Run) -> None:
+    contents = contents_of(read_bundle(folder / "made"))
+    programs = contents.about["programs"]
+    wrong = {**programs["EmbedPhoto.mlpackage"], "runtime": "executorch"}
+    about = {**contents.about, "programs": {**programs, "EmbedPhoto.mlpackage": wrong}}
+    write_bundle(tmp_path / "other", dataclasses.replace(contents, about=about))
+    shown = pocketfed("inspect", tmp_path / "other")
+    assert (shown.code, "does not describe EmbedPhoto.mlpackage" in shown.err) == (2, True), shown.err
+
+
 def test_programs_with_other_weights_inside_disagree(folder: Path, tmp_path: Path, pocketfed: Run) -> None:
     contents = contents_of(read_bundle(folder / "made"))
     other, about = dataclasses.replace(contents, weights=np.roll(contents.weights, 1)), contents.about
@@ -306,6 +470,60 @@ def test_programs_with_other_weights_inside_disagree(folder: Path, tmp_path: Pat
     write_bundle(tmp_path / "other", dataclasses.replace(other, about={**about, "programs": kinds}))
     shown = pocketfed("verify", tmp_path / "other")
     assert (shown.code, "is for 'abacus'" in shown.err) == (2, True)
+
+
+@pytest.mark.parametrize("size", [1, 7])
+def test_a_program_with_results_of_another_shape_is_named(
+    size: int, folder: Path, tmp_path: Path, pocketfed: Run
+) -> None:
+    def first(captures: torch.Tensor) -> tuple[torch.Tensor]:
+        return (captures.float().reshape(len(captures), -1)[:, :size] * 2,)
+
+    method = Method("embed_photo", first, (torch.zeros(BATCH, 16, 16, 3, dtype=torch.uint8),))
+    contents = contents_of(read_bundle(folder / "made"))
+    files = {PROGRAM: contents.files[PROGRAM], "embed_photo.pte": export_program([method]).buffer}
+    programs = {name: contents.about["programs"][name] for name in files}
+    about = {**contents.about, "programs": programs}
+    write_bundle(tmp_path / "other", dataclasses.replace(contents, files=files, about=about))
+    shown = pocketfed("verify", tmp_path / "other")
+    assert shown.code == 2
+    assert f"embed_photo.pte does not run (it gives [{BATCH}, {size}] in place of [{BATCH}, 32])" in shown.err
+
+
+@pytest.mark.parametrize(("word", "lie"), [("batch", 2), ("state", 7), ("mixed", True)])
+def test_sizes_that_phones_go_by_are_those_of_the_program(
+    word: str, lie: int, folder: Path, tmp_path: Path, pocketfed: Run
+) -> None:
+    contents = contents_of(read_bundle(folder / "made"))
+    change: dict[str, Any] = {word: lie}
+    spec = dataclasses.replace(contents.spec, **change)
+    write_bundle(tmp_path / "other", dataclasses.replace(contents, spec=spec))
+    shown = pocketfed("verify", tmp_path / "other")
+    assert (shown.code, f"{lie!r} at spec.{word}, its configuration makes" in shown.err) == (2, True)
+
+
+def test_a_manifest_without_programs_is_believed_no_more_than_another(
+    folder: Path, tmp_path: Path, pocketfed: Run
+) -> None:
+    contents = contents_of(read_bundle(folder / "made"))
+    files = {PROGRAM: contents.files[PROGRAM]}
+    about = {"plugins": contents.about["plugins"], "captures": {"photo": "nonsense"}}
+    write_bundle(tmp_path / "other", dataclasses.replace(contents, files=files, about=about))
+    shown = pocketfed("verify", tmp_path / "other")
+    assert (shown.code, "'nonsense' at captures.photo" in shown.err) == (2, True)
+
+
+def test_a_head_of_another_encoder_is_refused(folder: Path, tmp_path: Path, pocketfed: Run) -> None:
+    contents = contents_of(read_bundle(folder / "made"))
+    weight, bias = np.zeros((2, 32), np.float32), np.zeros(2, np.float32)
+    other = "resnet50, photos of 224 x 224 x 3"
+    head = Head(Modality.PHOTO, ("cat", "dog"), weight, bias, "0" * 64, other, Trial((3, 3), (1, 1), (1, 0)))
+    files = {PROGRAM: contents.files[PROGRAM], **head_files({Modality.PHOTO: head})}
+    programs = {PROGRAM: contents.about["programs"][PROGRAM]}
+    about = {**contents.about, **about_heads({Modality.PHOTO: head}), "programs": programs}
+    write_bundle(tmp_path / "other", dataclasses.replace(contents, files=files, about=about))
+    shown = pocketfed("verify", tmp_path / "other")
+    assert (shown.code, "belongs to another encoder" in shown.err) == (2, True)
 
 
 def test_a_step_that_was_exported_with_a_wrong_sign_disagrees(
@@ -322,8 +540,8 @@ def test_a_step_that_was_exported_with_a_wrong_sign_disagrees(
     write_bundle(tmp_path / "b", dataclasses.replace(contents, files={PROGRAM: program}, about=about))
     shown = pocketfed("verify", tmp_path / "b")
     assert shown.code == 1
-    assert re.search(r"step_photo, state .*disagrees", shown.out)
-    assert re.search(r"step_photo, loss .*ok", shown.out)
+    assert re.search(r"step_photo, update .*disagrees.*\n.* most the (change|state 0) of", shown.out)
+    assert re.search(r"step_photo, gradient .*ok", shown.out)
 
 
 def test_a_program_that_does_not_run_is_named(
@@ -348,15 +566,16 @@ def test_an_older_runtime_is_said_before_anything_runs(
 
 
 def test_the_command_makes_it_signs_it_and_zips_it(folder: Path, tmp_path: Path, pocketfed: Run) -> None:
-    out = tmp_path / "new" / "bundle"
+    out = tmp_path / "new[bold]" / "b[" / "x]"
     arguments = ["bundle", folder / "made" / "config.toml", "--out", out, "--no-int8", "--no-coreml", "--zip"]
     shown = pocketfed(*arguments, "--key", folder / "release", "--version", 4)
     assert shown.code == 0, shown.err
     bundle = read_bundle(out, read_signing_key(folder / "release").public)
     assert list(bundle.manifest["programs"]) == ["train.pte", "embed_photo.pte"]
-    with zipfile.ZipFile(out.with_name("bundle.zip")) as archive:
+    assert f"{out}: bundle {bundle.id[:12]}, version 4, " in shown.out
+    with zipfile.ZipFile(out.with_name("x].zip")) as archive:
         archive.extractall(tmp_path / "unpacked")
-    assert read_bundle(tmp_path / "unpacked" / "bundle").id == bundle.id
+    assert read_bundle(tmp_path / "unpacked" / "x]").id == bundle.id
     again = pocketfed(*arguments)
     assert (again.code, "exists; add --force to replace it" in again.err) == (2, True)
     unsigned = pocketfed(*arguments, "--force")

@@ -5,12 +5,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from pocketfed.core.bundle import CONFIG, read_bundle
+from pocketfed.core.bundle import read_bundle
 from pocketfed.core.errors import CaptureError
 from pocketfed.core.modality import Modality
+from pocketfed.core.release import CONFIG
 from pocketfed.simulator.bundles import config_of, make_bundle, read_model
 from pocketfed.simulator.bundling import Options, build_bundle
-from pocketfed.simulator.config import Config, build_config, to_toml
+from pocketfed.simulator.config import Config
+from pocketfed.simulator.config_file import build_config, to_toml
 from pocketfed.simulator.program import recorded
 from pocketfed.simulator.server_run import open_run
 

@@ -1,7 +1,9 @@
 """A server's bundle on phones: offered, renewed by a later release, reported with updates; the wrong layout refused."""
 
 import dataclasses
+import itertools
 import json
+import os
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -9,15 +11,19 @@ from pathlib import Path
 import httpx
 import pytest
 
-from pocketfed.core.bundle import MANIFEST, PROGRAM, Contents, read_bundle, write_bundle
+from pocketfed.core.atomic import write_atomically
+from pocketfed.core.bundle import Contents, read_bundle, write_bundle
 from pocketfed.core.errors import RunFolderError, UserError
 from pocketfed.core.layout import Layout, Role, Slice
+from pocketfed.core.release import PROGRAM
 from pocketfed.core.signing import SigningKey, make_signing_key, public_path
 from pocketfed.server.outcome import Kind
 from pocketfed.simulator.bundles import make_bundle
-from pocketfed.simulator.config import Config, build_config, to_toml
+from pocketfed.simulator.config import Config
+from pocketfed.simulator.config_file import build_config, to_toml
 from pocketfed.simulator.run_folder import RunFolder, read_metrics
-from pocketfed.simulator.server_run import BUNDLE, open_run
+from pocketfed.simulator.server_run import open_run
+from pocketfed.simulator.state_bundle import BUNDLE, FORMER
 from tests.conftest import Shown
 from tests.simulator.capture_folders import make_captures
 from tests.simulator.deployed import FEW, Server, bundle, fleet, page_says, settings
@@ -27,6 +33,10 @@ from tests.simulator.processes import Process, free_port
 @pytest.fixture(scope="module")
 def key(tmp_path_factory: pytest.TempPathFactory) -> SigningKey:
     return make_signing_key(tmp_path_factory.mktemp("keys") / "release")
+
+
+def silent(text: str) -> None:
+    """Whatever takes long."""
 
 
 def offered(server: Server) -> tuple[str, int]:
@@ -67,23 +77,102 @@ def test_a_server_offers_its_bundle_and_after_a_restart_a_later_release(
     assert read_bundle(kept, key.public).version == 2
 
 
-def test_a_server_that_is_killed_while_it_takes_over_a_release_goes_on(
+class Killed(BaseException):
+    """The process ends here."""
+
+
+def end_at(step: int, patch: pytest.MonkeyPatch) -> None:
+    """Let the process end before it moves or removes so many files and folders, and nothing happen on the disk from then
+    on."""
+    left = step
+
+    def instead_of(real: Callable[..., object]) -> Callable[..., object]:
+        def counted(*arguments: object, **named: object) -> object:
+            nonlocal left
+            left -= 1
+            if left < 0:
+                raise Killed
+            return real(*arguments, **named)
+
+        return counted
+
+    for name in ("rename", "replace", "unlink", "rmdir"):
+        patch.setattr(os, name, instead_of(getattr(os, name)))
+
+
+def test_a_server_may_be_killed_at_any_moment_while_it_takes_over_a_release(
     tmp_path: Path, key: SigningKey, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    one = bundle(tmp_path / "one", settings(2), key=key)
-    two = bundle(tmp_path / "two", settings(2), key=key, version=2)
-    state = tmp_path / "state"
-    open_run(state, one, None, None, lambda text: None)
+    """Afterwards it has the former release or the later one, and takes none that is older."""
+    one, two, three = (
+        bundle(tmp_path / f"v{version}", settings(2), key=key, version=version) for version in (1, 2, 3)
+    )
+    begun = tmp_path / "begun"
+    open_run(begun, two, None, None, silent)
+    for step in itertools.count():
+        state = tmp_path / str(step)
+        shutil.copytree(begun, state)
+        with monkeypatch.context() as patch:
+            end_at(step, patch)
+            try:
+                open_run(state, three, None, None, silent)
+                killed = False
+            except Killed:
+                killed = True
+        with pytest.raises(RunFolderError, match=r"v1 is version 1, and phones may have version [23] of"):
+            open_run(state, one, None, None, silent)
+        assert read_bundle(state / BUNDLE, key.public).version in ((2, 3) if killed else (3,))
+        assert open_run(state, three, None, None, silent).bundle.version == 3
+        assert [path.name for path in state.iterdir() if "bundle" in path.name] == [BUNDLE]
+        if not killed:
+            break
+    assert step > 10
 
-    def killed(found: object, folder: Path) -> object:
-        (folder / MANIFEST).unlink()
-        raise KeyboardInterrupt
 
+def test_a_disk_that_is_full_leaves_the_release_that_a_server_has(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    two, state = bundle(tmp_path / "two", settings(2), version=2), tmp_path / "state"
+    before = open_run(state, two, None, None, silent).bundle
+    names = {path.name for path in state.iterdir()}
+    written = 0
+
+    def full(path: Path, content: bytes) -> None:
+        nonlocal written
+        written += 1
+        if written == 3:
+            raise OSError(28, "No space left on device")
+        write_atomically(path, content)
+
+    three = bundle(tmp_path / "three", settings(2), version=3)
     with monkeypatch.context() as patch:
-        patch.setattr("pocketfed.simulator.server_run.copy_bundle", killed)
-        with pytest.raises(KeyboardInterrupt):
-            open_run(state, two, None, None, lambda text: None)
-    assert open_run(state, two, None, None, lambda text: None).bundle.version == 2
+        patch.setattr("pocketfed.core.bundle.write_atomically", full)
+        with pytest.raises(RunFolderError, match=r"No space left on device.*; make room"):
+            open_run(state, three, None, None, silent)
+    assert read_bundle(state / BUNDLE) == before
+    assert {path.name for path in state.iterdir()} == names  # what was written takes no room
+    assert open_run(state, three, None, None, silent).bundle.version == 3
+
+
+def test_a_link_in_the_place_of_a_servers_bundle_is_replaced_and_not_what_it_leads_to(tmp_path: Path) -> None:
+    two, state = bundle(tmp_path / "two", settings(2), version=2), tmp_path / "state"
+    open_run(state, two, None, None, silent)
+    shutil.rmtree(state / BUNDLE)
+    (state / BUNDLE).symlink_to(two)
+    three = bundle(tmp_path / "three", settings(2), version=3)
+    assert open_run(state, three, None, None, silent).bundle.version == 3
+    assert (read_bundle(two).version, (state / BUNDLE).is_symlink()) == (2, False)
+    assert [path.name for path in state.iterdir() if "bundle" in path.name] == [BUNDLE]
+
+
+def test_what_lies_where_a_servers_bundle_is_to_go_is_not_replaced(tmp_path: Path) -> None:
+    one, state = bundle(tmp_path / "one", settings(2)), tmp_path / "state"
+    bundle(state / BUNDLE, settings(2))
+    (state / BUNDLE / "notes.txt").write_text("years of work")
+    before = {path: path.read_bytes() for path in (state / BUNDLE).iterdir()}
+    with pytest.raises(RunFolderError, match=r"notes.txt is in no manifest.*; move it away, or choose"):
+        open_run(state, one, None, None, silent)
+    assert {path: path.read_bytes() for path in (state / BUNDLE).iterdir()} == before
 
 
 def of_other_learning(folder: Path) -> tuple[Path, Config | None]:
@@ -112,6 +201,15 @@ def with_other_slices(folder: Path) -> tuple[Path, Config | None]:
     return bundle(folder, settings(2), version=2), config
 
 
+def with_a_rule_that_has_no_room(folder: Path) -> tuple[Path, Config | None]:
+    values = {
+        **settings(2).model_dump(),
+        "aggregator": "krum",
+        "aggregation": {"memory_mb": 1, "byzantine": 100_000},
+    }
+    return bundle(folder, settings(2), version=2), build_config(values)
+
+
 @pytest.mark.parametrize("stopped", [False, True])
 @pytest.mark.parametrize(
     ("make", "problem"),
@@ -119,25 +217,23 @@ def with_other_slices(folder: Path) -> tuple[Path, Config | None]:
         (of_other_learning, "learning.batch: the bundle was made with 4"),
         (of_a_plugin, r"two was made with toy.py \(SHA-256 abab"),
         (with_too_dear_privacy, "privacy.epsilon: one round costs"),
+        (with_a_rule_that_has_no_room, "memory_mb: this rule keeps all updates of a round"),
         (with_other_slices, "exchange.travels: the run was begun with"),
     ],
 )
 def test_a_release_that_is_refused_leaves_the_one_before(
     tmp_path: Path, make: Callable[[Path], tuple[Path, Config | None]], problem: str, stopped: bool
 ) -> None:
-    """Also if a server was stopped while it took over another one, after which any release may be given."""
+    """Also if a server was stopped while it took over another one."""
     one, state = bundle(tmp_path / "one", settings(2)), tmp_path / "state"
-    begun = open_run(state, one, None, None, lambda text: None)
+    begun = open_run(state, one, None, None, silent)
     two, config = make(tmp_path / "two")
     if stopped:
-        (state / BUNDLE / MANIFEST).unlink()
+        (state / BUNDLE).rename(state / FORMER)
     with pytest.raises(UserError, match=problem):
-        open_run(state, two, config, None, lambda text: None)
-    if stopped:
-        assert not (state / BUNDLE / MANIFEST).exists()
-    else:
-        assert read_bundle(state / BUNDLE).id == begun.bundle.id
-    again = open_run(state, one, None, None, lambda text: None)
+        open_run(state, two, config, None, silent)
+    assert read_bundle(state / BUNDLE).id == begun.bundle.id
+    again = open_run(state, one, None, None, silent)
     assert (again.bundle.id, again.bundle.folder) == (begun.bundle.id, state / BUNDLE)
 
 
@@ -216,7 +312,7 @@ def test_a_phone_with_nothing_but_a_public_key_takes_part_and_takes_over_a_relea
             "deployment": {"minimum": 1},
         }
     )
-    plain = make_bundle(config, None, tmp_path / "plain", lambda text: None)
+    plain = make_bundle(config, None, tmp_path / "plain", silent)
     contents = Contents(
         plain.spec, plain.read_layout(), plain.weights, to_toml(config), {PROGRAM: plain.program}
     )

@@ -12,13 +12,16 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from pocketfed.core.bundle import MANIFEST, Bundle, read_bundle
+from pocketfed.core.bundle import Bundle, read_bundle
 from pocketfed.core.learning_task import initial_weights
+from pocketfed.core.release import MANIFEST
 from pocketfed.core.signing import SigningKey
 from pocketfed.server.checkpoint import Checkpoint, path_of, save_checkpoint
 from pocketfed.simulator import bundling, run_folder
+from pocketfed.simulator.bundle_place import zip_of
 from pocketfed.simulator.bundling import Options
-from pocketfed.simulator.config import Config, build_config
+from pocketfed.simulator.config import Config
+from pocketfed.simulator.config_file import build_config
 from pocketfed.simulator.program import recorded, task_of
 from pocketfed.simulator.run_folder import RunFolder
 from tests.bundles import release
@@ -104,6 +107,13 @@ def another_zip(out: Path) -> None:
         archive.writestr("out/photo.jpg", "years of work")
 
 
+def a_zip_with_notes(out: Path) -> None:
+    made = release(out.with_name("made"), None)
+    out.with_name("out.zip").write_bytes(zip_of(made, "out"))
+    with zipfile.ZipFile(out.with_name("out.zip"), "a") as archive:
+        archive.writestr("out/notes.txt", "years of work")
+
+
 def a_zip_that_is_a_folder(out: Path) -> None:
     out.with_name("out.zip").mkdir()
 
@@ -120,6 +130,7 @@ def in_circles(out: Path) -> None:
         (a_file, "out exists and is no whole bundle"),
         (a_stray_zip, "out.zip exists and is no .zip of a bundle"),
         (another_zip, "out.zip exists and is no .zip of a bundle"),
+        (a_zip_with_notes, "out.zip exists and is no .zip of a bundle and nothing else"),
         (a_zip_that_is_a_folder, "out.zip exists and is no .zip of a bundle"),
         (in_circles, "choose another folder"),
     ],
@@ -236,6 +247,122 @@ def test_a_move_that_fails_leaves_what_was_there(
     shown = make(tmp_path / "other", 2)  # somebody was faster
     assert shown.code == 2
     assert (tmp_path / "other" / "notes.txt").exists()
+
+
+def notes_in_it(out: Path) -> None:
+    (out / "notes.txt").write_text("years of work")
+
+
+def another_release(out: Path) -> None:
+    release(out, None, 7)
+
+
+def a_folder_of_ones_own(out: Path) -> None:
+    shutil.rmtree(out, ignore_errors=True)
+    foreign(out)
+
+
+@pytest.mark.parametrize(
+    ("there", "flags", "meanwhile", "said"),
+    [
+        (True, ["--force"], notes_in_it, "out/notes.txt is in no manifest"),
+        (True, ["--force"], another_release, "something else came there"),
+        (True, ["--force"], a_folder_of_ones_own, "the manifest.json of"),
+        (True, ["--force", "--zip"], a_zip_with_notes, "out.zip changed while"),
+        (True, ["--force", "--zip"], a_stray_zip, "out.zip changed while"),
+        (False, ["--zip"], a_stray_zip, "out.zip changed while"),
+        (False, ["--zip"], in_circles, "out changed while"),
+        (False, ["--force", "--zip"], a_zip_with_notes, "out.zip changed while"),
+        (False, [], a_folder_of_ones_own, "out changed while"),
+        (False, [], a_file, "out changed while"),
+        (False, ["--force"], another_release, "out changed while"),
+    ],
+)
+def test_what_comes_there_while_it_builds_stays(
+    there: bool, flags: list[object], meanwhile: Callable[[Path], None], said: str, make: Run, builder: Builder,
+    tmp_path: Path,
+) -> None:  # fmt: skip
+    """Between the look at the place and the bundle's coming there may be an hour."""
+    out, wanted = tmp_path / "work" / "out", {}
+    out.parent.mkdir()
+    if there:
+        make(out, 1, *flags)
+
+    def come() -> None:
+        meanwhile(out)
+        wanted.update(tree(out.parent))
+
+    builder.meanwhile = come
+    shown = make(out, 2, *flags)
+    assert (shown.code, said in shown.err, len(shown.err.splitlines())) == (2, True, 1), shown.err
+    assert f"{out.parent}/.out" not in shown.err  # it is where it was, whatever it was moved to
+    assert tree(out.parent) == {name: content for name, content in wanted.items() if not name.startswith(".")}
+
+
+def test_a_bundle_that_is_gone_meanwhile_is_not_missed(make: Run, builder: Builder, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    make(out, 1, "--zip")
+
+    def removed() -> None:
+        shutil.rmtree(out)
+        out.with_name("out.zip").unlink()
+
+    builder.meanwhile = removed
+    assert make(out, 2, "--force").code == 0
+    assert (version_of(out), zipped(tmp_path / "out.zip")) == (2, 2)
+
+
+@pytest.mark.parametrize("below", ["in", "deeper/in", "Embed.mlpackage/Data/in", "../o/in"])
+def test_a_place_in_a_bundle_is_none(below: str, make: Run, builder: Builder, tmp_path: Path) -> None:
+    release(tmp_path / "o", None)
+    there = tree(tmp_path)
+    shown = make(tmp_path / "o" / below, 1)
+    assert (shown.code, f"is inside the bundle {tmp_path / 'o'}, " in shown.err) == (2, True), shown.err
+    assert (tree(tmp_path), builder.configs) == (there, [])
+    (tmp_path / "app").mkdir()
+    (tmp_path / "app" / MANIFEST).write_text('{"manifest_version": 3}')  # another tool's
+    assert make(tmp_path / "app" / "bundle", 1).code == 0
+
+
+def test_a_zip_that_cannot_be_moved_leaves_the_former_bundle_and_its_zip(
+    make: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    out = tmp_path / "out"
+    make(out, 1, "--zip")
+    there = tree(tmp_path)
+    full = OSError(28, "No space left on device")
+    for failing in ("rename", "replace"):
+        real = getattr(Path, failing)
+
+        def moved(path: Path, target: Path, real: Callable[[Path, Path], Path] = real) -> Path:
+            if path.name == "archive":
+                raise full
+            return real(path, target)
+
+        monkeypatch.setattr(Path, failing, moved)
+    shown = make(out, 2, "--force")
+    assert (shown.code, "(No space left on device); make room there" in shown.err) == (2, True), shown.err
+    assert tree(tmp_path) == there
+
+
+def test_what_cannot_be_moved_back_is_named(
+    make: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Such as when somebody makes a folder there in the moment in which there is none."""
+    out, renamed = tmp_path / "out", Path.rename
+    make(out, 1)
+
+    def rename(path: Path, target: Path) -> Path:
+        if path.name == "bundle":
+            a_folder_of_ones_own(out)
+        return renamed(path, target)
+
+    monkeypatch.setattr(Path, "rename", rename)
+    shown = make(out, 2, "--force")
+    (aside,) = tmp_path.glob(".out.former.*/out")
+    assert (shown.code, f"{aside} cannot be moved back to {out} (" in shown.err) == (2, True), shown.err
+    assert version_of(aside) == 1
+    assert (out / "src" / "app.js").exists()
 
 
 @pytest.fixture

@@ -9,10 +9,11 @@ import numpy as np
 import pytest
 
 from pocketfed.core.backbones import BACKBONES
-from pocketfed.core.bundle import CONFIG, Bundle, Contents, write_bundle
+from pocketfed.core.bundle import Bundle, Contents, write_bundle
 from pocketfed.core.plugins import LOADED, load_plugins, plugin_records
+from pocketfed.core.release import CONFIG
 from pocketfed.simulator.bundles import config_of, make_bundle
-from pocketfed.simulator.config import build_config
+from pocketfed.simulator.config_file import build_config
 from tests.bundles import LAYOUT, SPEC
 from tests.conftest import Shown
 

@@ -127,6 +127,15 @@ def test_bad_input_is_one_clear_message_and_exit_code_2(
     assert not (tmp_path / "run" / "metrics.jsonl").exists()
 
 
+@pytest.mark.parametrize("option", ["--look-every", "--heartbeat"])
+def test_what_is_no_number_is_refused_before_a_phone_waits_for_it(
+    option: str, tmp_path: Path, pocketfed: Callable[..., Shown]
+) -> None:
+    words = ["--server", "http://127.0.0.1:1", "--captures", tmp_path, "--bundle", tmp_path]
+    shown = pocketfed("phone", *words, option, "nan")
+    assert (shown.code, option in shown.err, "nan is no number" in shown.err) == (2, True, True)
+
+
 def test_other_rates_and_stereo_are_converted_and_a_run_is_what_scripts_rely_on(
     tmp_path: Path, pocketfed: Callable[..., Shown]
 ) -> None:

@@ -7,7 +7,7 @@ import pytest
 
 from pocketfed.core.errors import ConfigError
 from pocketfed.core.role import Role
-from pocketfed.simulator.config import build_config, overlay, read_toml, to_toml
+from pocketfed.simulator.config_file import build_config, overlay, read_toml, to_toml
 from pocketfed.simulator.plans import travel_of
 from tests.conftest import REPOSITORY
 
@@ -140,6 +140,29 @@ def test_files_that_are_no_toml_are_named(tmp_path: Path) -> None:
     (tmp_path / "bad.toml").write_text("rounds = = 3")
     with pytest.raises(ConfigError, match=r"bad\.toml is no valid TOML"):
         read_toml(tmp_path / "bad.toml")
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "x = " + "[" * 5000,
+        "[[x]]\na" + ".a" * 5000 + " = 1",
+        "rounds = 0x" + "f" * 10_000,
+        '[captures]\nphotos = "a\\u0000b"',
+        'plugins = ["a\\u0000b"]',
+    ],
+)
+def test_a_file_of_anybody_is_a_mistake_and_no_traceback(text: str, tmp_path: Path) -> None:
+    (tmp_path / "odd.toml").write_text(text)
+    with pytest.raises(ConfigError, match=r"odd\.toml is no valid TOML: it |'a\\x00b' is no path"):
+        build_config(read_toml(tmp_path / "odd.toml"))
+
+
+def test_keys_are_shown_and_not_obeyed() -> None:
+    with pytest.raises(ConfigError) as raised:
+        build_config({"a\x1b[2J\nall is well": 1})
+    (problem,) = raised.value.problems
+    assert problem.isprintable()
 
 
 @pytest.mark.parametrize("path", sorted((REPOSITORY / "configs").glob("*.toml")), ids=lambda path: path.stem)

@@ -31,10 +31,10 @@ from pocketfed.server.roster import Roster
 from pocketfed.server.watch.snapshot import Stage
 from pocketfed.simulator import deployment, metrics_file, run_folder
 from pocketfed.simulator.config import Config, ExchangeConfig
-from pocketfed.simulator.deployment import rounds_of
 from pocketfed.simulator.keeper import Keeper
 from pocketfed.simulator.run_folder import RunFolder, read_metrics
-from pocketfed.simulator.server_run import BUNDLE, open_run
+from pocketfed.simulator.server_run import open_run
+from pocketfed.simulator.state_bundle import BUNDLE
 from tests.simulator.deployed import (
     FEW,
     SIZE,
@@ -144,7 +144,7 @@ def test_phones_can_tell_a_run_from_one_that_begins_anew_with_the_same_bundle(tm
     made = bundle(tmp_path / "bundle", settings(4))
 
     def said(state: str, config: Config | None = None) -> str:
-        return rounds_of(open_run(tmp_path / state, made, config, None, silent)).plan(3).run
+        return open_run(tmp_path / state, made, config, None, silent).rounds().plan(3).run
 
     first = said("one")
     assert re.fullmatch("[0-9a-f]{32}", first)
@@ -519,7 +519,10 @@ def no_bundle_any_more(folder: Path) -> list[Any]:
         (other_network, "belongs to a run of another network"),
         (simulation, "is the folder of a simulation"),
         (other_learning, "learning.batch: the bundle was made with 32 .*\n.*learning.mode"),
-        (no_bundle_any_more, "is not the file that the manifest describes"),
+        (
+            no_bundle_any_more,
+            r"train.pte is not the file that the manifest describes.*\); put a copy of the release",
+        ),
     ],
 )
 def test_a_state_folder_is_not_mixed_up_with_another(

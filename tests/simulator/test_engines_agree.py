@@ -18,8 +18,9 @@ from pocketfed.server.terms import Rounds
 from pocketfed.server.watch.metrics import Metrics
 from pocketfed.server.watch.scoreboard import Scoreboard
 from pocketfed.server.watch.watcher import Everyone
-from pocketfed.simulator.config import Config, build_config, to_toml
-from pocketfed.simulator.deployment import Place, rounds_of, serve
+from pocketfed.simulator.config import Config
+from pocketfed.simulator.config_file import build_config, to_toml
+from pocketfed.simulator.deployment import Place, serve
 from pocketfed.simulator.server_run import Run, open_run
 from pocketfed.simulator.simulate import simulate
 from tests.conftest import Silent
@@ -114,9 +115,12 @@ def check_the_same(ours: list[NDArray[np.float32]], theirs: list[NDArray[np.floa
             assert np.abs(mine - ours[number - 1]).max() > 1e-4 * np.abs(mine).max()
 
 
+as_decided = Run.rounds
+
+
 def in_order(run: Run) -> Rounds:
     """As a server decides, but folding in the order of phone numbers, so that sums are the same to the last bit."""
-    decided = rounds_of(run)
+    decided = as_decided(run)
     return dataclasses.replace(decided, terms=dataclasses.replace(decided.terms, in_order=True))
 
 
@@ -129,7 +133,7 @@ def test_a_deployment_gives_the_weights_of_a_simulation(
     """To the last bit where updates are rounded, which turns the smallest difference into one of a level."""
     rounded = config.exchange.update_format is Format.INT8
     if rounded:
-        monkeypatch.setattr("pocketfed.simulator.deployment.rounds_of", in_order)
+        monkeypatch.setattr(Run, "rounds", in_order)
     there = deployed(config, tmp_path)
     check_the_same(there, simulated)
     for mine, other in zip(there, simulated, strict=True):

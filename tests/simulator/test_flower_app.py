@@ -37,7 +37,8 @@ from pocketfed.server.flower_private import act_as_server
 from pocketfed.server.guard import Guard
 from pocketfed.server.messages import ask_status, pack_instruction, unpack_update
 from pocketfed.simulator.bundles import make_bundle
-from pocketfed.simulator.config import Config, build_config
+from pocketfed.simulator.config import Config
+from pocketfed.simulator.config_file import build_config
 from pocketfed.simulator.flower_phone import client_app
 from pocketfed.simulator.flower_server import server_app
 from pocketfed.simulator.plans import plan_of
@@ -47,6 +48,7 @@ from tests.server.scripted_grid import ScriptedGrid
 from tests.simulator import deployed
 from tests.simulator.capture_folders import make_captures, write_captures
 from tests.simulator.live_phone import live_phone
+from tests.small_network import SMALL
 
 ROUNDS = 2
 PATIENCE = 240.0
@@ -161,14 +163,15 @@ def settings(**values: object) -> str:
     )
 
 
-def two_phones(files: Path, **deployment: Any) -> Config:
-    """Both hold photos and sounds."""
+def two_phones(files: Path, small: Path | None = None, **deployment: Any) -> Config:
+    """Both hold photos and sounds; with the network of the plug-in `small` in place of the default."""
     return build_config(
         {
+            "plugins": [str(small)] if small else [],
             "rounds": ROUNDS,
             "captures": {"side": 16, "seconds": 0.25, **make_captures(files)},
             "fleet": {"phones": 2, "alpha": 1.0, "photos_only": 0.0, "sounds_only": 0.0},
-            "learning": {"batch": 8, "learning_rate": 0.01},
+            "learning": {"batch": 8, "learning_rate": 0.01, "backbone": "small" if small else "compact"},
             "deployment": {"deadline": 120.0, "attempts": 1, "patience": 120.0, **deployment},
         }
     )
@@ -259,7 +262,8 @@ def test_a_run_goes_on_where_it_stopped(tmp_path: Path) -> None:
 
 def test_a_supernode_takes_part_in_small_updates_and_remembers(tmp_path: Path) -> None:
     """Flower starts a process for every message: what a phone remembers is in its home."""
-    config = two_phones(tmp_path / "files", minimum=1)
+    (tmp_path / "small.py").write_text(SMALL)
+    config = two_phones(tmp_path / "files", small=tmp_path / "small.py", minimum=1)
     bundle = make_bundle(config, None, tmp_path / "bundle", lambda text: None)
     captures = write_captures(config, tmp_path / "captures")
     for path in captures[0].rglob("*.*"):
@@ -307,6 +311,7 @@ def test_late_answers_cannot_count_in_a_stock_run(tmp_path: Path) -> None:
     given = {"bundle": str(made), "state": str(tmp_path / "state"), "config": "", "rounds": 0}
     with pytest.raises(ConfigError, match=r'deployment\.late: a stock run can only "refuse"'):
         server_app(ScriptedGrid({}), context(run_config=given))
+    assert not (tmp_path / "state" / "config.toml").exists(), "what is refused begins no run"
 
 
 def test_a_supernode_that_was_told_too_little_says_so_to_the_server(caplog: pytest.LogCaptureFixture) -> None:

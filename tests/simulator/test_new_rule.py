@@ -9,7 +9,7 @@ from pocketfed.core.errors import ConfigError
 from pocketfed.core.layout import Role
 from pocketfed.server.aggregators import AGGREGATORS, FedAvg, build_aggregator
 from pocketfed.server.checkpoint import load_checkpoint, path_of
-from pocketfed.simulator.config import build_config
+from pocketfed.simulator.config_file import build_config
 from pocketfed.simulator.simulate import simulate
 from tests.conftest import REPOSITORY, Silent
 from tests.server.rule_cases import fold, random_case

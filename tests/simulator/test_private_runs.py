@@ -25,7 +25,8 @@ from pocketfed.server.rounds import run_rounds
 from pocketfed.server.terms import Rounds, Terms
 from pocketfed.server.watch.records import read_record
 from pocketfed.server.watch.watcher import Everyone
-from pocketfed.simulator.config import Config, build_config, to_toml
+from pocketfed.simulator.config import Config
+from pocketfed.simulator.config_file import build_config, to_toml
 from pocketfed.simulator.plans import buffered_of
 from pocketfed.simulator.private import protect, spent_up
 from pocketfed.simulator.server_run import open_run

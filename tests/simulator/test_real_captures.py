@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from pocketfed.simulator.config import build_config, overlay, read_toml
+from pocketfed.simulator.config_file import build_config, overlay, read_toml
 from pocketfed.simulator.simulate import simulate
 from tests.conftest import REPOSITORY, Silent
 

@@ -15,7 +15,7 @@ from pocketfed.core.backbones.scales_file import about_scales, read_scales
 from pocketfed.core.modality import Modality
 from pocketfed.server.checkpoint import Checkpoint, save_checkpoint
 from pocketfed.simulator import run_folder
-from pocketfed.simulator.config import build_config
+from pocketfed.simulator.config_file import build_config
 from pocketfed.simulator.program import task_of
 from tests.conftest import Shown
 from tests.simulator.test_cli import album

@@ -24,7 +24,8 @@ from pocketfed.core.modality import Modality
 from pocketfed.mobile_client.runtime import ExecutorchRuntime, TorchRuntime
 from pocketfed.server.checkpoint import DAMAGED, load_checkpoint, path_of
 from pocketfed.simulator import run_folder
-from pocketfed.simulator.config import Config, build_config, read_toml, to_toml
+from pocketfed.simulator.config import Config
+from pocketfed.simulator.config_file import build_config, read_toml, to_toml
 from pocketfed.simulator.program import load_runtime, save_program, task_of
 from pocketfed.simulator.simulate import load_captures, simulate
 from tests.conftest import Silent

@@ -25,7 +25,7 @@ from pocketfed.server.roster import Roster, call_roll
 from pocketfed.server.rounds import run_rounds
 from pocketfed.server.staleness import Staleness
 from pocketfed.server.terms import Buffered, Rounds, Terms
-from pocketfed.simulator.config import build_config
+from pocketfed.simulator.config_file import build_config
 from pocketfed.simulator.inprocess import InProcessGrid
 from pocketfed.simulator.run_folder import RunFolder, read_metrics
 from pocketfed.simulator.simulate import simulate

@@ -14,7 +14,8 @@ from pocketfed.core.formats import Format, packed_size
 from pocketfed.core.layout import Layout, Role
 from pocketfed.core.modality import Modality
 from pocketfed.server.checkpoint import load_checkpoint, path_of
-from pocketfed.simulator.config import Config, build_config
+from pocketfed.simulator.config import Config
+from pocketfed.simulator.config_file import build_config
 from pocketfed.simulator.program import task_of
 from pocketfed.simulator.run_folder import Record
 from pocketfed.simulator.simulate import simulate

@@ -23,8 +23,7 @@ from pocketfed.server.enrolment import KeyFile, enrolled
 from pocketfed.server.enrolment import register as enrol
 from pocketfed.server.outcome import Kind
 from pocketfed.server.watch.snapshot import Stage
-from pocketfed.simulator.config import build_config
-from pocketfed.simulator.deployment import rounds_of
+from pocketfed.simulator.config_file import build_config
 from pocketfed.simulator.edge import HOME
 from pocketfed.simulator.server_run import open_run
 from pocketfed.simulator.tree import check_tree
@@ -244,10 +243,10 @@ def test_what_does_not_work_in_parts_is_refused(tmp_path: Path, values: dict[str
     made = bundle(tmp_path / "bundle", settings(1))
     run = open_run(tmp_path / "state", made, build_config(values), None, lambda text: None)
     with pytest.raises(ConfigError, match=problem):
-        check_tree(run.config, rounds_of(run))
+        check_tree(run.config, run.rounds())
     rounded = build_config({"exchange": {"download_format": "float16", "update_format": "int8"}})
     run = open_run(tmp_path / "other", made, rounded, None, lambda text: None)
-    check_tree(run.config, rounds_of(run))
+    check_tree(run.config, run.rounds())
 
 
 def test_a_rule_that_is_no_sum_is_refused_at_start(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -9,7 +9,7 @@ import pytest
 
 from benchmarks.deployment import deploy
 from pocketfed.server.enrolment import enrolled
-from pocketfed.simulator.config import build_config, overlay, read_toml
+from pocketfed.simulator.config_file import build_config, overlay, read_toml
 from pocketfed.simulator.run_folder import RunFolder, read_metrics
 from tests.conftest import REPOSITORY
 

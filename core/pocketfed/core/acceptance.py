@@ -6,8 +6,8 @@ behalf of a manifest that the trusted key did not sign.
 
 from dataclasses import dataclass
 
-from pocketfed.core.bundle import Release, read_release
 from pocketfed.core.errors import OutdatedError, SignatureError
+from pocketfed.core.release import Release, read_release
 from pocketfed.core.signing import VerifyingKey
 
 

@@ -21,7 +21,7 @@ def write_atomically(path: Path, content: bytes, mode: int = 0o644) -> None:
             os.fsync(file.fileno())
         os.chmod(temporary, mode)  # until here only its owner could read it
         os.replace(temporary, path)
-        _flush_names(path.parent)
+        flush_names(path.parent)
     except BaseException:
         Path(temporary).unlink(missing_ok=True)
         raise
@@ -45,11 +45,17 @@ def append_durably(path: Path, size: int, content: bytes) -> int:
         file.flush()
         os.fsync(file.fileno())
     if is_new:
-        _flush_names(path.parent)
+        flush_names(path.parent)
     return kept + len(content)
 
 
-def _flush_names(folder: Path) -> None:
+def flush_folders(folder: Path) -> None:
+    """Flush the names in a folder and in all below it: what was made or moved there survives a power cut."""
+    for place, _, _ in os.walk(folder):
+        flush_names(Path(place))
+
+
+def flush_names(folder: Path) -> None:
     """Flush which names a folder has; where systems or file systems have no such thing, there is nothing to do."""
     try:
         handle = os.open(folder, os.O_RDONLY)

@@ -11,6 +11,7 @@ train.pte              the learning step of each modality
 
 import hashlib
 import json
+import os
 from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import asdict, dataclass, field
@@ -24,25 +25,27 @@ from safetensors import SafetensorError
 from safetensors.numpy import load, save
 
 from pocketfed.core.atomic import write_atomically
-from pocketfed.core.errors import BundleError, SignatureError
+from pocketfed.core.errors import BundleError, RunFolderError, SignatureError
 from pocketfed.core.layout import Layout
-from pocketfed.core.program_spec import ProgramSpec, read_spec
+from pocketfed.core.parsing import parse_json
+from pocketfed.core.program_spec import ProgramSpec
+from pocketfed.core.release import (
+    CONFIG,
+    FORMAT,
+    LARGEST_MANIFEST,
+    LARGEST_SIGNATURE,
+    LAYOUT,
+    MANIFEST,
+    PROGRAM,
+    SIGNATURE,
+    WEIGHTS,
+    File,
+    Release,
+    inside,
+    read_release,
+)
 from pocketfed.core.signing import SigningKey, VerifyingKey
 from pocketfed.core.strangers import strangers
-
-FORMAT = 2
-MANIFEST, SIGNATURE, LAYOUT, PROGRAM, WEIGHTS, CONFIG = (
-    "manifest.json", "manifest.sig", "layout.json", "train.pte", "weights.safetensors", "config.toml",
-)  # fmt: skip
-
-NEEDED = (LAYOUT, WEIGHTS, CONFIG, PROGRAM)
-"""Files without which it is no bundle."""
-
-LARGEST_MANIFEST = 4 << 20
-"""Bytes of a manifest; ours have some ten thousand."""
-
-LARGEST_SIGNATURE = 1 << 10
-"""Bytes of a signature; ours have some hundred."""
 
 
 @dataclass(frozen=True)
@@ -66,56 +69,6 @@ class Contents:
     files: Mapping[str, bytes]
     about: Mapping[str, Any] = field(default_factory=dict)
     version: int = 1
-
-
-@dataclass(frozen=True)
-class File:
-    """What a manifest says of one file: its size in bytes, and its SHA-256 in hex."""
-
-    bytes: int
-    sha256: str
-
-
-@dataclass(frozen=True)
-class Release:
-    """A manifest, and nothing said of whether the files are there.
-
-    Attributes:
-        id: SHA-256 (hex) of its bytes, and so of everything in it.
-        version: rises with every bundle that is released.
-        spec: sizes of the program's inputs.
-        files: everything but the manifest and its signature, by path.
-        manifest: as read.
-    """
-
-    id: str
-    version: int
-    spec: ProgramSpec
-    files: Mapping[str, File]
-    manifest: Mapping[str, Any] = field(repr=False)
-
-    @property
-    def size(self) -> int:
-        """Bytes of all files."""
-        return sum(file.bytes for file in self.files.values())
-
-    def namesake(self, name: str, found: File) -> str | None:
-        """The name of another file than `name` that is described like what was found in its place; None if there is none.
-        Nothing is like a file without content, since any may be cut to that."""
-        others = (other for other, file in self.files.items() if other != name and file == found)
-        return next(others, None) if found.bytes else None
-
-    def holds(self, program: str) -> bool:
-        """Whether a program, a file or a folder as Core ML's packages are, is among the files."""
-        return any(name == program or name.startswith(f"{program}/") for name in self.files)
-
-    def size_of(self, program: str) -> int:
-        """Bytes of one program, which is a file, or a folder as Core ML's packages are."""
-        return sum(
-            file.bytes
-            for name, file in self.files.items()
-            if name == program or name.startswith(f"{program}/")
-        )
 
 
 @dataclass(frozen=True)
@@ -233,55 +186,13 @@ def read_bundle(folder: Path, trusted: VerifyingKey | None = None) -> Bundle:
         _check(folder / name, name, release)
     bundle, spec = Bundle(folder, release), release.spec
     try:
-        shape, digest = bundle.weights.shape, bundle.read_layout().digest
-    except (SafetensorError, KeyError, ValueError) as error:
+        weights, layout = bundle.weights, bundle.read_layout()
+    except (SafetensorError, RunFolderError, KeyError, TypeError, ValueError) as error:
         raise BundleError(f"{folder} is damaged ({error!r}); make the bundle anew") from error
-    if shape != (spec.weights,) or digest != spec.layout:
+    fits = weights.shape == (layout.size,) == (spec.weights,) and weights.dtype == np.float32
+    if not fits or layout.digest != spec.layout:
         raise BundleError(f"{folder} contradicts itself: its weights, layout and manifest do not match")
     return bundle
-
-
-def read_release(content: bytes, origin: Path | str) -> Release:
-    """What the bytes of a manifest say.
-
-    Args:
-        content: UTF-8 JSON.
-        origin: where they are from, for messages.
-
-    Raises:
-        BundleError: they are no manifest, or one of another format, or of no whole bundle.
-    """
-    try:
-        manifest = json.loads(content)
-        if manifest["format"] != FORMAT:
-            raise BundleError(
-                f"{origin} has format {manifest['format']!r}, this version reads {FORMAT}; make the bundle anew"
-            )
-        files = {
-            _inside(name): File(_whole(entry["bytes"], 0, "size in bytes"), str(entry["sha256"]))
-            for name, entry in manifest["files"].items()
-        }
-        release = Release(
-            hashlib.sha256(content).hexdigest(),
-            _whole(manifest["version"], 1, "version"),
-            read_spec(manifest["spec"]),
-            files,
-            manifest,
-        )
-        unknown = [name for name in dict(manifest.get("programs", {})) if not release.holds(name)]
-    except (ValueError, KeyError, TypeError, AttributeError, OverflowError, RecursionError) as error:
-        raise BundleError(
-            f"the {MANIFEST} of {origin} is damaged ({error!r}); make the bundle anew"
-        ) from error
-    if missing := sorted(set(NEEDED) - set(files)):
-        raise BundleError(
-            f"the {MANIFEST} of {origin} names no {missing[0]}, so this is no whole bundle; make it anew"
-        )
-    if unknown:
-        raise BundleError(
-            f"the {MANIFEST} of {origin} contradicts itself: {unknown[0]!r} is a program and no file; make the bundle anew"
-        )
-    return release
 
 
 def read_manifest(folder: Path, trusted: VerifyingKey | None = None) -> bytes:
@@ -294,13 +205,18 @@ def read_manifest(folder: Path, trusted: VerifyingKey | None = None) -> bytes:
     try:
         content = _beginning(folder / MANIFEST, LARGEST_MANIFEST + 1)
     except OSError as error:
-        raise BundleError(f"{folder} is no bundle: {MANIFEST} cannot be read ({error.strerror})") from error
+        raise BundleError(
+            f"{folder} is no bundle: {MANIFEST} cannot be read ({error.strerror}); give the folder that pocketfed bundle made"
+        ) from error
     if len(content) > LARGEST_MANIFEST:
-        raise BundleError(f"{folder} is no bundle: its {MANIFEST} is larger than {LARGEST_MANIFEST} bytes")
+        raise BundleError(
+            f"{folder} is no bundle: its {MANIFEST} is larger than {LARGEST_MANIFEST} bytes; give the folder that pocketfed "
+            "bundle made"
+        )
     if trusted is not None:
         try:
-            signature = _beginning(folder / SIGNATURE, LARGEST_SIGNATURE).decode()
-        except (OSError, UnicodeDecodeError) as error:
+            signature = _beginning(folder / SIGNATURE, LARGEST_SIGNATURE).decode(errors="replace")
+        except OSError as error:
             raise SignatureError(
                 f"{folder} is not signed: {SIGNATURE} is missing or unreadable; get it from who made it"
             ) from error
@@ -312,13 +228,9 @@ def read_manifest(folder: Path, trusted: VerifyingKey | None = None) -> bytes:
 
 
 def copy_bundle(bundle: Bundle, folder: Path) -> Bundle:
-    """The same bundle in another folder."""
-    names = [*bundle.release.files, MANIFEST]
-    _clear(folder, keep=set(bundle.release.files))
-    (folder / SIGNATURE).unlink(missing_ok=True)
-    if bundle.signature is not None:
-        names.insert(-1, SIGNATURE)
-    for name in names:
+    """The same bundle in another folder, which is empty or not there; the manifest comes last."""
+    signed = [SIGNATURE] if bundle.signature is not None else []
+    for name in (*bundle.release.files, *signed, MANIFEST):
         _write(folder / name, (bundle.folder / name).read_bytes())
     return read_bundle(folder)
 
@@ -327,9 +239,9 @@ def _clear(folder: Path, keep: set[str]) -> None:
     """Remove what an earlier bundle had and this one has not, and what a process that was killed left half written."""
     try:
         former = {
-            _inside(name) for name in json.loads(_beginning(folder / MANIFEST, LARGEST_MANIFEST))["files"]
+            inside(name) for name in parse_json(_beginning(folder / MANIFEST, LARGEST_MANIFEST))["files"]
         }
-    except (OSError, ValueError, KeyError, TypeError, RecursionError):
+    except (OSError, ValueError, KeyError, TypeError):
         former = set()
     (folder / MANIFEST).unlink(missing_ok=True)  # from here on it is none
     for name in former - keep:
@@ -353,33 +265,15 @@ def _beginning(path: Path, size: int) -> bytes:
         return file.read(size)
 
 
-def _inside(name: str) -> str:
-    path = PurePosixPath(name)
-    if (
-        path.is_absolute() or ".." in path.parts or not path.parts or str(path) != name
-        or "\\" in name or not name.isprintable() or name in (MANIFEST, SIGNATURE)
-    ):  # fmt: skip
-        raise ValueError(f"{name!r} is no path in a bundle")
-    return name
-
-
-def _whole(value: Any, least: int, what: str) -> int:
-    if type(value) is not int or value < least:
-        raise ValueError(f"{value!r} is no {what}")
-    return value
-
-
 def _check(path: Path, name: str, release: Release) -> None:
     try:
-        content = path.read_bytes()
+        with path.open("rb") as file:
+            size = os.fstat(file.fileno()).st_size
+            # What is larger than every file of the bundle is none of them, and may be larger than memory.
+            known = size <= max(entry.bytes for entry in release.files.values())
+            digest = hashlib.file_digest(file, "sha256").hexdigest() if known else ""
     except OSError as error:
         raise BundleError(f"{path} cannot be read ({error.strerror}); get or make the bundle anew") from error
-    found = File(len(content), hashlib.sha256(content).hexdigest())
-    if found == release.files[name]:
-        return
-    if other := release.namesake(name, found):
-        raise BundleError(
-            f"{path} holds what the manifest has as {other}: they were swapped, or one was copied over the other; get or "
-            "make the bundle anew"
-        )
-    raise BundleError(f"{path} is not the file that the manifest describes; get or make the bundle anew")
+    found = File(size, digest)
+    if wrong := release.wrong(name, found):
+        raise BundleError(f"{path} {wrong}; get or make the bundle anew")

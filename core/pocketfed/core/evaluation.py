@@ -81,21 +81,25 @@ def linear_probe() -> Any:
 def judge(
     bank: Features, bank_labels: NDArray[np.int64], test: Features, test_labels: NDArray[np.int64]
 ) -> Accuracy:
-    """Accuracy on `test` given the labelled `bank`.
-
-    k-NN: the 20 nearest by cosine similarity (fewer in a smaller bank), each with one vote. Linear probe: see
-    `linear_probe`.
+    """Accuracy on `test` given the labelled `bank`, by `nearest` and by `linear_probe`.
 
     Raises:
         ValueError: the features are not finite.
     """
     for features in (bank, test):
         check_array(features)  # finite, or a clear error here and not a wrong figure later
-    knn = KNeighborsClassifier(n_neighbors=min(20, len(bank)), metric="cosine", algorithm="brute")
     return Accuracy(
-        knn=float(knn.fit(bank, bank_labels).score(test, test_labels)),
+        knn=nearest(bank, bank_labels, test, test_labels),
         probe=float(linear_probe().fit(bank, bank_labels).score(test, test_labels)),
     )
+
+
+def nearest(
+    bank: Features, bank_labels: NDArray[np.int64], test: Features, test_labels: NDArray[np.int64]
+) -> float:
+    """Accuracy of k-NN: the 20 nearest by cosine similarity (fewer in a smaller bank), each with one vote."""
+    knn = KNeighborsClassifier(n_neighbors=min(20, len(bank)), metric="cosine", algorithm="brute")
+    return float(knn.fit(bank, bank_labels).score(test, test_labels))
 
 
 def evaluate(task: LearningTask, weights: NDArray[np.float32], split: Split) -> Accuracy | None:

@@ -30,6 +30,7 @@ from pocketfed.core.atomic import write_atomically
 from pocketfed.core.errors import HeadError
 from pocketfed.core.learning_task import LearningTask
 from pocketfed.core.modality import Modality
+from pocketfed.core.parsing import parse_json
 from pocketfed.core.role import Role
 
 FORMAT = 1
@@ -145,20 +146,40 @@ def read_head(path: Path) -> Head:
         if told["sha256"] != _digest(told, tensors["weight"], tensors["bias"]):
             raise ValueError("its hash is wrong")
         trial = Trial(**{name: tuple(counts) for name, counts in told["trial"].items()})
-        return Head(
+        head = Head(
             Modality(told["modality"]), tuple(told["classes"]), tensors["weight"], tensors["bias"], told["encoder"],
             told["about"], trial,
         )  # fmt: skip
+        _check(head)
+        return head
     except (SafetensorError, KeyError, TypeError, ValueError, AttributeError) as error:
         raise HeadError(
             f"{path} is no head, or a damaged one ({error}); make it with: pocketfed probe"
         ) from error
 
 
+def _check(head: Head) -> None:
+    """Nothing, if everything is there once for each class.
+
+    Raises:
+        ValueError: it is not.
+    """
+    classes, trial = len(head.classes), head.trial
+    if head.weight.ndim != 2 or len(head.weight) != classes or head.bias.shape != (classes,):
+        raise ValueError(f"{classes} classes, {head.weight.shape} weights and {head.bias.shape} biases")
+    if not head.weight.dtype == head.bias.dtype == np.float32:
+        raise ValueError("its numbers are no float32")
+    counts = (trial.trained, trial.held_out, trial.right)
+    if any(len(each) != classes or min(each, default=-1) < 0 for each in counts) or not sum(trial.held_out):
+        raise ValueError("its trial does not have clips of every class")
+    if any(right > held_out for right, held_out in zip(trial.right, trial.held_out, strict=True)):
+        raise ValueError("its trial names more clips right than there were")
+
+
 def _told(content: bytes) -> dict[str, Any]:
     """The metadata of a whole safetensors file, which begins with a length in eight bytes and so much JSON."""
-    header = json.loads(content[8 : 8 + int.from_bytes(content[:8], "little")])
-    told: dict[str, Any] = json.loads(header["__metadata__"]["head"])
+    header = parse_json(content[8 : 8 + int.from_bytes(content[:8], "little")])
+    told: dict[str, Any] = parse_json(header["__metadata__"]["head"])
     return told
 
 

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from pocketfed.core.errors import RunFolderError
+from pocketfed.core.parsing import parse_json
 from pocketfed.core.role import Role
 
 __all__ = ["BATCH_NORMS", "Layout", "Role", "Slice"]
@@ -162,7 +163,7 @@ class Layout:
             RunFolderError: the text is not a layout, or its slices do not follow one another.
         """
         try:
-            entries = json.loads(text)
+            entries = parse_json(text)
             if not isinstance(entries, list):
                 raise TypeError("it is no list")
             slices = tuple(

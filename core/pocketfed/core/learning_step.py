@@ -22,6 +22,9 @@ from pocketfed.core.optimisers import Rates, multiplied, proximal
 
 TensorFunction: TypeAlias = Callable[..., tuple[Tensor, ...]]
 
+OBJECTIVE = "nt-xent"
+"""How manifests call what the step minimises."""
+
 
 @dataclass(frozen=True)
 class Method:
@@ -100,11 +103,25 @@ def learn_from_views(
         (loss [], theta' [p], state' [state_size]).
     """
     loss, gradient, statistics = gradient_from_views(task, theta, views, valid, rates["temperature"])
-    trained = task.layout.trained
-    before = theta[:trained]
-    gradient = proximal(gradient, before, anchor[:trained], rates["proximal"])
-    after, state = task.optimiser.update(before, gradient, state, rates)
+    after, state = updated(task, theta, gradient, state, anchor, rates)
     return loss, torch.cat([after, *statistics]), state
+
+
+def updated(
+    task: LearningTask, theta: Tensor, gradient: Tensor, state: Tensor, anchor: Tensor, rates: Rates
+) -> tuple[Tensor, Tensor]:
+    """The part of the step behind the gradient: the proximal term, then the optimiser.
+
+    Args:
+        task, theta, state, anchor, rates: as in `learn_from_views`.
+        gradient: float32 [layout.trained], the loss's, times the task's multipliers.
+
+    Returns:
+        (the weights that train [layout.trained], state' [state_size]).
+    """
+    before = theta[: task.layout.trained]
+    gradient = proximal(gradient, before, anchor[: task.layout.trained], rates["proximal"])
+    return task.optimiser.update(before, gradient, state, rates)
 
 
 def gradient_from_views(

@@ -2,7 +2,7 @@
 
 "captures"   raw captures as every program takes them: shape, dtype, unit, sample rate, how to prepare them
 "noise"      the random numbers that each of the two views of a capture takes: their distribution, and what each decides
-"hyper"      the numbers that a step is told, in order, each with its default and its range
+"hyper"      the numbers that a step is told, in order, each with the configuration's value and its range
 "programs"   by file: the runtime and its least version, and of each method inputs and outputs in order, with their units
 """
 
@@ -12,7 +12,7 @@ from typing import Any
 
 from pocketfed.core.captures.captures import SAMPLE_RATE
 from pocketfed.core.hyper import HYPER, RANGES, Hyper
-from pocketfed.core.learning_step import Method
+from pocketfed.core.learning_step import OBJECTIVE, Method, embed_method, methods
 from pocketfed.core.learning_task import LearningTask
 from pocketfed.core.modality import Modality
 
@@ -35,12 +35,12 @@ STATE = "of the optimiser; zeros when a round begins"
 LOSS = "nats, the mean over the views"
 
 
-def about_task(task: LearningTask, objective: str = "nt-xent") -> dict[str, Any]:
-    """What holds for all programs of a task; JSON values."""
+def about_task(task: LearningTask, hyper: Hyper) -> dict[str, Any]:
+    """What holds for all programs of a task, whose steps are told `hyper` unless something else is wanted; JSON values."""
     return {
         "backbone": task.backbone,
-        "features": task.encoder.projector.first.in_features,
-        "objective": objective,
+        "features": feature_width(task),
+        "objective": OBJECTIVE,
         "optimiser": task.optimiser.name,
         "captures": {str(modality): _captures(task, modality) for modality in task.views},
         "noise": {
@@ -53,9 +53,41 @@ def about_task(task: LearningTask, objective: str = "nt-xent") -> dict[str, Any]
         },
         "hyper": [
             {"name": name, "default": default, "range": RANGES[name]}
-            for name, default in dataclasses.asdict(Hyper()).items()
+            for name, default in dataclasses.asdict(hyper).items()
         ],
     }
+
+
+def feature_width(task: LearningTask) -> int:
+    """Numbers in an embedding."""
+    width: int = task.encoder.projector.first.in_features
+    return width
+
+
+def describe_training(task: LearningTask, mixed: bool) -> dict[str, Any]:
+    """Methods of `train.pte`, by name; JSON values."""
+    return {
+        method.name: (describe_step if method.name.startswith("step") else describe_embedding)(method)
+        for method in methods(task, mixed)
+    }
+
+
+def describe_inference(
+    task: LearningTask, modality: Modality, batch: int, scores: Mapping[str, Any] | None = None
+) -> dict[str, Any]:
+    """Inputs and outputs of a program that has its weights inside; JSON values.
+
+    Args:
+        task: whose view and encoder.
+        modality: of the captures.
+        batch: that it takes.
+        scores: how the output is described, if that is no features.
+    """
+    described = describe_embedding(embed_method(task, modality))
+    inputs, outputs = described["inputs"][1:], described["outputs"] if scores is None else [dict(scores)]
+    for value in (*inputs, *outputs):
+        value["shape"][0] = batch
+    return {"inputs": inputs, "outputs": outputs}
 
 
 def describe_step(method: Method) -> dict[str, Any]:

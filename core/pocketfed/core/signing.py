@@ -74,7 +74,9 @@ class VerifyingKey:
         except (ValueError, binascii.Error) as error:
             raise SignatureError("the signature is damaged; get the bundle anew from who made it") from error
         if kind != "ed25519":
-            raise SignatureError(f"the signature is {kind[:20]!r}, this version knows ed25519")
+            raise SignatureError(
+                f"the signature is {kind[:20]!r}, this version knows ed25519; sign the bundle with pocketfed, or use a later version"
+            )
         if signer != self.fingerprint:
             raise SignatureError(
                 f"it was signed by the key {signer[:16]!r}, and the trusted one is {self.fingerprint!r}; use the "
@@ -113,7 +115,9 @@ def make_signing_key(prefix: Path) -> SigningKey:
             public, key.public.public.public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo)
         )
     except OSError as error:
-        raise KeyFileError(f"{prefix} cannot be written ({error.strerror})") from error
+        raise KeyFileError(
+            f"{prefix} cannot be written ({error.strerror}); choose another place: pocketfed keys PREFIX"
+        ) from error
     return key
 
 
@@ -172,7 +176,11 @@ def _read(path: Path) -> bytes:
         with path.open("rb") as file:
             content = file.read(LARGEST + 1)
     except OSError as error:
-        raise KeyFileError(f"{path} cannot be read ({error.strerror})") from error
+        raise KeyFileError(
+            f"{path} cannot be read ({error.strerror}); make a key with: pocketfed keys PREFIX"
+        ) from error
     if len(content) > LARGEST:
-        raise KeyFileError(f"{path} is larger than {LARGEST} bytes, so it is no key")
+        raise KeyFileError(
+            f"{path} is larger than {LARGEST} bytes, so it is no key; make one with: pocketfed keys PREFIX"
+        )
     return content

@@ -62,7 +62,10 @@ def refuse_slow(portable: Mapping[str, Sequence[fx.Node]], sources: Mapping[str,
 def shape_of(node: fx.Node) -> str:
     """Of a node's result, for people."""
     value = node.meta.get("val")
-    return f"{list(value.shape)} {value.dtype}" if isinstance(value, Tensor) else "several tensors"
+    if not isinstance(value, Tensor):
+        return "several tensors"
+    sizes = (str(size) if isinstance(size, int) else "n" for size in value.shape)  # of a batch of any size
+    return f"[{', '.join(sizes)}] {value.dtype}"
 
 
 def module_of(node: fx.Node) -> str:

@@ -3,6 +3,7 @@
 bundles/current      which is the newest; written in one step, and only when all of it is on disk
 bundles/ID/          an installed bundle, by its id
 bundles/incoming/ID/ one on its way; what is there of it is gone on with
+bundles/trying       which is run for the first time, and how often that was begun; it is not there afterwards
 
 A process may end at any moment: whatever `current` names was whole before it was named, and nothing that it names is
 removed.
@@ -18,15 +19,19 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 from pocketfed.core.acceptance import Installed
-from pocketfed.core.atomic import write_atomically
-from pocketfed.core.bundle import MANIFEST, SIGNATURE, Bundle, Release, read_bundle
+from pocketfed.core.atomic import flush_folders, flush_names, write_atomically
+from pocketfed.core.bundle import Bundle, read_bundle
 from pocketfed.core.bundle_id import is_bundle_id
 from pocketfed.core.errors import BundleError
+from pocketfed.core.release import MANIFEST, SIGNATURE, Release
 from pocketfed.core.signing import VerifyingKey
 from pocketfed.core.strangers import strangers
 from pocketfed.mobile_client.usable import starting
 
-CURRENT, INCOMING = "current", "incoming"
+CURRENT, INCOMING, TRYING = "current", "incoming", "trying"
+
+TRIES = 2
+"""That a bundle has; a process ends in the middle of one when the runtime aborts, and when a battery is empty."""
 
 log = logging.getLogger(__name__)
 
@@ -73,8 +78,8 @@ class BundleStore:
         self._failed.add(bundle.id)
 
     def has_failed(self, id: str) -> bool:
-        """Whether `fail` was told of this bundle."""
-        return id in self._failed
+        """Whether `fail` was told of this bundle, or processes ended whenever they tried it."""
+        return id in self._failed or self._tried(id) >= TRIES
 
     def find(self, sha256: str) -> Path | None:
         """A file of an installed bundle that should have this hash; it may be damaged."""
@@ -127,12 +132,12 @@ class BundleStore:
             write_atomically(arrived / SIGNATURE, signature.encode())
             write_atomically(arrived / MANIFEST, manifest)
         whole = read_bundle(arrived, self.trusted)
-        with starting(whole):
+        with self._trying(whole.id), starting(whole):
             check(whole)
         good, pointer = self.open(), self._pointer()
         former = good.id if good and good.id != release.id else (pointer.former if pointer else "")
         with writing(self.folder):
-            _flush_folders(arrived)
+            flush_folders(arrived)
             # If there is one, it is damaged, or of a process that was killed.
             shutil.rmtree(self.folder / release.id, ignore_errors=True)
             os.replace(arrived, self.folder / release.id)
@@ -146,6 +151,27 @@ class BundleStore:
             for path in self.folder.iterdir():
                 if path.is_dir() and path.name not in (pointer.id, pointer.former):
                     shutil.rmtree(path, ignore_errors=True)  # or the next time
+
+    @contextmanager
+    def _trying(self, id: str) -> Iterator[None]:
+        """Around the first run of a program, which a runtime may answer by ending the process."""
+        begun = self._tried(id) + 1
+        if begun > 1:
+            log.warning("a process ended while it tried bundle %s; trying once more", id[:12])
+        with writing(self.folder):
+            write_atomically(self.folder / TRYING, json.dumps({"id": id, "tries": begun}).encode())
+        try:
+            yield
+        finally:
+            (self.folder / TRYING).unlink(missing_ok=True)
+
+    def _tried(self, id: str) -> int:
+        """How often a process has begun to try a bundle, and did not come to the end of it."""
+        try:
+            noted = json.loads((self.folder / TRYING).read_bytes())
+            return int(noted["tries"]) if noted["id"] == id else 0
+        except (OSError, ValueError, KeyError, TypeError):
+            return 0
 
     def _read(self, name: str) -> Bundle | None:
         if not name:
@@ -183,9 +209,9 @@ class BundleStore:
         return _Pointer(found[-1].id, found[-1].version, former, self.trusted.fingerprint)
 
     def _point(self, pointer: _Pointer) -> None:
-        _flush(self.folder)
+        flush_names(self.folder)
         write_atomically(self.folder / CURRENT, json.dumps(asdict(pointer)).encode())
-        _flush(self.folder)
+        flush_names(self.folder)
 
 
 @contextmanager
@@ -197,17 +223,3 @@ def writing(folder: Path) -> Iterator[None]:
         raise BundleError(
             f"no bundle can be written to {folder} ({error.strerror}); make room there"
         ) from error
-
-
-def _flush(folder: Path) -> None:
-    """See that what was made or moved in a folder survives a loss of power."""
-    handle = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
-
-
-def _flush_folders(folder: Path) -> None:
-    for place, _, _ in os.walk(folder):
-        _flush(Path(place))

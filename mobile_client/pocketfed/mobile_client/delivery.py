@@ -5,8 +5,8 @@ by the size that the signed manifest states, and hashed while it comes.
 """
 
 import hashlib
-import json
 import os
+import re
 import ssl
 import time
 from collections.abc import Callable
@@ -18,8 +18,9 @@ from urllib.parse import quote
 
 import httpx
 
-from pocketfed.core.bundle import LARGEST_MANIFEST, File, Release
 from pocketfed.core.errors import BundleError, ServerError
+from pocketfed.core.parsing import parse_json
+from pocketfed.core.release import LARGEST_MANIFEST, File, Release
 from pocketfed.mobile_client.connection import TRY_AGAIN, Retry, TryAgain, open_client, persist
 
 T = TypeVar("T")
@@ -29,6 +30,10 @@ LARGEST_OFFER = 2 * LARGEST_MANIFEST
 
 PIECE = 1 << 16
 """Bytes that are read and hashed at once."""
+
+
+ETAG = re.compile(r'(W/)?"[!#-~]{0,200}"')
+"""Of those that are sent back; another would be no header."""
 
 
 class Gone(BundleError):
@@ -131,7 +136,8 @@ class Depot:
                     raise BundleError(
                         f"{self.server} offers a manifest beyond {LARGEST_MANIFEST} bytes; that is no bundle"
                     )
-            return _read_offer(bytes(content), self.server, response.headers.get("etag", ""))
+            etag = response.headers.get("etag", "")
+            return _read_offer(bytes(content), self.server, etag if ETAG.fullmatch(etag) else "")
 
     def _go_on(self, release: Release, name: str, path: Path) -> None:
         url, file = f"{self.server}/bundles/{release.id}/{quote(name)}", release.files[name]
@@ -172,14 +178,7 @@ class Depot:
             _begin_anew(target)
         if had:  # what was here may be what is wrong
             raise TryAgain(f"{self.server} has another {name}")
-        if other := release.namesake(name, found):
-            raise BundleError(
-                f"{self.server} has as {name} what the manifest has as {other}: they were swapped, or one was copied over "
-                "the other; serve the bundle anew"
-            )
-        raise BundleError(
-            f"{self.server} has another {name} than the manifest describes; serve the bundle anew"
-        )
+        raise BundleError(f"{name} of {self.server} {release.wrong(name, found)}; serve the bundle anew")
 
     def _refused(self, what: str, status: int) -> Exception:
         if status in TRY_AGAIN or status >= 500:
@@ -190,12 +189,12 @@ class Depot:
 
 def _read_offer(content: bytes, server: str, etag: str) -> Offer:
     try:
-        values = json.loads(content)
+        values = parse_json(content)
         manifest, signature = values["manifest"], values["signature"]
         if not isinstance(manifest, str) or not isinstance(signature, str | None):
             raise TypeError("its manifest and signature are no texts")
         return Offer(manifest.encode(), signature, etag)
-    except (ValueError, KeyError, TypeError, RecursionError) as error:
+    except (ValueError, KeyError, TypeError) as error:
         raise BundleError(
             f"what {server} offers is no bundle ({error!r}); look at {server}/bundle"
         ) from error

@@ -2,7 +2,6 @@
 
 import math
 import re
-import tomllib
 from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import datetime
@@ -20,6 +19,7 @@ from pydantic import (
 )
 
 from pocketfed.core.errors import PolicyError
+from pocketfed.core.parsing import parse_toml
 from pocketfed.mobile_client.conditions import Conditions, Thermal
 
 DAY = 24 * 60
@@ -116,10 +116,10 @@ def read_policy(path: Path) -> Policy:
     try:
         if not path.is_file():
             raise PolicyError(f"the policy file {path} does not exist; write it, or train without one")
-        values = tomllib.loads(path.read_text(encoding="utf-8"))
+        values = parse_toml(path.read_text(encoding="utf-8"))
     except OSError as error:
         raise PolicyError(f"the policy file {path} cannot be read ({error.strerror})") from error
-    except (ValueError, RecursionError) as error:
+    except ValueError as error:
         raise PolicyError(f"the policy file {path} is no valid TOML ({error})") from error
     if isinstance(state := values.get("state"), str):
         values["state"] = path.parent / state

@@ -7,8 +7,9 @@ from collections.abc import Callable
 from itertools import count
 
 from pocketfed.core.acceptance import accept
-from pocketfed.core.bundle import Bundle, Release
+from pocketfed.core.bundle import Bundle
 from pocketfed.core.errors import BundleError, Declined, Unreachable
+from pocketfed.core.release import Release
 from pocketfed.core.runtime_version import check_runtime
 from pocketfed.mobile_client.bundle_store import BundleStore, writing
 from pocketfed.mobile_client.delivery import Depot, Gone, Offer

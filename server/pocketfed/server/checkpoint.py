@@ -17,6 +17,7 @@ from safetensors.numpy import save
 from pocketfed.core.atomic import write_atomically
 from pocketfed.core.errors import RunFolderError
 from pocketfed.core.layout import Layout
+from pocketfed.core.parsing import parse_json
 from pocketfed.core.plan import PhoneStatus
 from pocketfed.core.wire import read_status, status_items
 from pocketfed.server.aggregators import GlobalModel, Memory
@@ -120,8 +121,8 @@ def load_checkpoint(path: Path) -> Checkpoint:
     try:
         layout = Layout.from_json(metadata["layout"])
         round_number, seed = int(metadata["round"]), int(metadata["seed"])
-        record = json.loads(metadata["record"])
-        statuses = {int(n): read_status(s) for n, s in json.loads(metadata.get("statuses", "{}")).items()}
+        record = parse_json(metadata["record"])
+        statuses = {int(n): read_status(s) for n, s in parse_json(metadata.get("statuses", "{}")).items()}
         if round_number < 0 or record["round"] != round_number:
             raise ValueError(f"round {round_number}")
     except Exception as error:  # a foreign file may hold anything

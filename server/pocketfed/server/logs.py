@@ -20,6 +20,7 @@ from rich.console import Console
 from rich.text import Text
 
 from pocketfed.core.errors import ServerError
+from pocketfed.core.visible import visible
 from pocketfed.server.watch.records import printable
 
 LOGGER = "pocketfed"
@@ -187,7 +188,7 @@ def _plain(value: object) -> object:
 def _trace(record: logging.LogRecord) -> str:
     """The traceback with its indentation, without control characters that an error may quote."""
     lines = logging.Formatter().formatException(record.exc_info).rstrip() if record.exc_info else ""
-    return "".join(c if c.isprintable() or c == "\n" else "\ufffd" for c in lines)
+    return visible(lines, keep="\n")
 
 
 def _shown(value: object) -> str:

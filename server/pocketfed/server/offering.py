@@ -15,7 +15,8 @@ from starlette.requests import Request
 from starlette.responses import FileResponse, JSONResponse, Response
 from starlette.routing import BaseRoute, Route
 
-from pocketfed.core.bundle import MANIFEST, Bundle
+from pocketfed.core.bundle import Bundle
+from pocketfed.core.release import MANIFEST
 
 CURRENT, FILES = "/bundle", "/bundles/"
 """Paths: of what is current, and the beginning of those of files."""
@@ -35,7 +36,7 @@ def bundle_routes(bundle: Bundle) -> list[BaseRoute]:
             "id": bundle.id,
             "version": bundle.version,
             "bytes": bundle.release.size,
-            "manifest": (bundle.folder / MANIFEST).read_text(encoding="utf-8"),
+            "manifest": (bundle.folder / MANIFEST).read_bytes().decode(),
             "signature": bundle.signature,
         }
     ).encode()

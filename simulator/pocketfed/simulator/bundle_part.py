@@ -3,6 +3,9 @@
 from dataclasses import dataclass
 from typing import Any
 
+LARGEST_BATCH = 256
+"""Captures that an inference program may take at once."""
+
 
 @dataclass(frozen=True)
 class Part:

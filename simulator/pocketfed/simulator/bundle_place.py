@@ -6,14 +6,16 @@ import shutil
 import tempfile
 import zipfile
 import zlib
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
 from pocketfed.core.atomic import write_atomically
-from pocketfed.core.bundle import LARGEST_MANIFEST, MANIFEST, SIGNATURE, Bundle, read_bundle, read_release
+from pocketfed.core.bundle import Bundle, read_bundle, read_manifest
 from pocketfed.core.errors import BundleError
+from pocketfed.core.moves import Move, moving
+from pocketfed.core.release import LARGEST_MANIFEST, MANIFEST, SIGNATURE, read_release
 from pocketfed.simulator.outputs import make_room
 
 
@@ -25,11 +27,13 @@ class Place:
         out: its folder, links resolved.
         former: id of the bundle that is there and may be replaced; None if nothing is there.
         zipped: whether it is also written as one file beside it.
+        former_zipped: id of the bundle in such a file that is there and may be replaced; None if there is none.
     """
 
     out: Path
     former: str | None
     zipped: bool
+    former_zipped: str | None
 
     @property
     def archive(self) -> Path:
@@ -51,26 +55,40 @@ def choose_place(out: Path, zipped: bool, force: bool) -> Place:
         force: whether a bundle that is there may be replaced, and a .zip that holds one.
 
     Raises:
-        BundleError: something else is there, or a bundle that may not be replaced.
+        BundleError: something else is there, or a bundle that may not be replaced, or it is inside another one.
         ConfigError: nothing can be written there.
     """
     try:
         place = out.resolve()
     except (OSError, RuntimeError) as error:  # a link that leads to itself
         raise BundleError(f"{out} leads nowhere ({error}); choose another folder") from error
+    if inside := next(filter(_is_bundle, place.parents), None):
+        raise BundleError(
+            f"{out} is inside the bundle {inside}, which would be refused with it; choose another folder"
+        )
     former = _former(place, out, force)
     archive = archive_of(place)
-    if former is not None and _held(archive) == former:
+    held = _held(archive)
+    if former is not None and held == former:
         zipped = True
     elif zipped and os.path.lexists(archive):
-        if _held(archive) is None:
+        if held is None:
             raise BundleError(
-                f"{archive} exists and is no .zip of a bundle; choose another folder than {out}"
+                f"{archive} exists and is no .zip of a bundle and nothing else; choose another folder than {out}"
             )
         if not force:
             raise BundleError(f"{archive} exists; add --force to replace it")
     make_room(place, "--out")
-    return Place(place, former, zipped)
+    return Place(place, former, zipped, held)
+
+
+def _is_bundle(folder: Path) -> bool:
+    """Whether it has the manifest of one, with whatever besides."""
+    try:
+        read_release(read_manifest(folder), folder)
+    except BundleError:
+        return False
+    return True
 
 
 def _former(place: Path, out: Path, force: bool) -> str | None:
@@ -89,10 +107,13 @@ def _former(place: Path, out: Path, force: bool) -> str | None:
 
 
 def _held(archive: Path) -> str | None:
-    """The id of the bundle in a .zip; None if there is none in it, or no such file."""
+    """The id of the bundle in a .zip; None if there is none in it, or something besides, or no such file."""
     try:
         with zipfile.ZipFile(archive) as opened, opened.open(f"{archive.stem}/{MANIFEST}") as file:
-            return read_release(file.read(LARGEST_MANIFEST), archive).id
+            release = read_release(file.read(LARGEST_MANIFEST), archive)
+            whole = {f"{archive.stem}/{name}" for name in (*release.files, MANIFEST)}
+            beside = set(opened.namelist()) - {f"{archive.stem}/{SIGNATURE}"}
+            return release.id if beside == whole else None
     except (
         OSError, EOFError, KeyError, ValueError, RuntimeError, zipfile.BadZipFile, zlib.error, BundleError,
     ):  # fmt: skip
@@ -115,35 +136,64 @@ def put(made: Bundle, place: Place) -> None:
     What was there is moved aside first and removed last: whenever this is interrupted, it is still there or beside it.
 
     Raises:
-        BundleError: it cannot be moved or zipped; what was there is there.
+        BundleError: it cannot be moved or zipped, or something else came there since the place was chosen; what is there
+            stays there.
     """
     archive = made.folder.with_name("archive")
     try:
         if place.zipped:
             write_atomically(archive, zip_of(made, place.out.name))
-        if place.former is None:
-            made.folder.rename(place.out)
-        else:
-            _exchange(made.folder, place.out)
-        if place.zipped:
-            archive.replace(place.archive)
+        with _folder_beside(place.out) as aside, moving() as move:
+            _move_aside(place.out, place.former, _id_of, aside, move)
+            move(made.folder, place.out)
+            if place.zipped:
+                _move_aside(place.archive, place.former_zipped, _held, aside, move)
+                move(archive, place.archive)
     except OSError as error:
         raise BundleError(
             f"the bundle cannot be put at {place.out} ({error.strerror}); make room there"
         ) from error
 
 
-def _exchange(new: Path, place: Path) -> None:
-    aside = Path(tempfile.mkdtemp(prefix=f".{place.name}.former.", dir=place.parent)) / place.name
+@contextmanager
+def _folder_beside(place: Path) -> Iterator[Path]:
+    """A folder for what is replaced, gone afterwards; after an error it is not, if something could not be moved back."""
+    folder = Path(tempfile.mkdtemp(prefix=f".{place.name}.former.", dir=place.parent))
     try:
-        place.rename(aside)
-        new.rename(place)
-    except BaseException:
-        if aside.exists():
-            aside.rename(place)
-        aside.parent.rmdir()
-        raise
-    shutil.rmtree(aside.parent, ignore_errors=True)
+        yield folder
+        shutil.rmtree(folder, ignore_errors=True)
+    finally:
+        with suppress(OSError):
+            folder.rmdir()
+
+
+def _move_aside(
+    path: Path, former: str | None, read: Callable[[Path], str | None], aside: Path, move: Move
+) -> None:
+    """Move away what is replaced, and look at it there, where nothing comes to it any more; what is gone is not missed.
+
+    Raises:
+        BundleError: it is not what it was when the place was chosen.
+    """
+    if not os.path.lexists(path):
+        return
+    why = "nothing was there"
+    if former is not None:
+        moved = aside / path.name
+        move(path, moved)
+        try:
+            if read(moved) == former:
+                return
+            why = "something else came there"
+        except BundleError as error:
+            why = str(error).replace(str(moved), str(path))  # to which it is moved back
+    raise BundleError(
+        f"{path} changed while the bundle was made ({why}), and stays as it is; move it away, or choose another folder"
+    )
+
+
+def _id_of(folder: Path) -> str:
+    return read_bundle(folder).id
 
 
 def zip_of(bundle: Bundle, name: str) -> bytes:

@@ -10,13 +10,16 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from pocketfed.core.bundle import CONFIG, MANIFEST, PROGRAM, Bundle, Contents, read_bundle, write_bundle
+from pocketfed.core.bundle import Bundle, Contents, read_bundle, write_bundle
 from pocketfed.core.errors import BundleError
 from pocketfed.core.layout import Layout
 from pocketfed.core.plugins import LOADED, plugin_records
 from pocketfed.core.program_spec import ProgramSpec, program_spec
+from pocketfed.core.release import CONFIG, MANIFEST, PROGRAM
+from pocketfed.core.visible import visible
 from pocketfed.simulator import run_folder
-from pocketfed.simulator.config import Config, build_config, read_toml, to_toml
+from pocketfed.simulator.config import Config
+from pocketfed.simulator.config_file import build_config, read_toml, to_toml
 
 
 @dataclass(frozen=True)
@@ -135,7 +138,9 @@ def config_of(bundle: Bundle) -> Config:
         ConfigError: it is not one that this version reads.
     """
     needed = _plugins(bundle)
-    if missing := [f"{name} (SHA-256 {digest[:12]})" for name, digest in needed if digest not in LOADED]:
+    if missing := [
+        visible(f"{name} (SHA-256 {digest[:12]})") for name, digest in needed if digest not in LOADED
+    ]:
         raise BundleError(
             f"{bundle.folder} was made with {', '.join(missing)}, which registers what it needs, and no code is run on a "
             "bundle's word; give that very file with --plugin"

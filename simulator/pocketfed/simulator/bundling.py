@@ -9,15 +9,14 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from pocketfed.core.bundle import PROGRAM, Bundle, Contents, write_bundle
+from pocketfed.core.bundle import Bundle, Contents, write_bundle
 from pocketfed.core.errors import BundleError, CaptureError
 from pocketfed.core.head import Head
-from pocketfed.core.learning_step import embed_method, methods
 from pocketfed.core.learning_task import LearningTask, initial_weights
-from pocketfed.core.manifest import about_task, describe_embedding, describe_step
+from pocketfed.core.manifest import about_task
 from pocketfed.core.modality import Modality
 from pocketfed.core.program_spec import program_spec
-from pocketfed.core.runtime_version import RUNTIME
+from pocketfed.core.release import PROGRAM
 from pocketfed.core.signing import SigningKey
 from pocketfed.export.coreml.compression import Weights
 from pocketfed.export.inference import Precision, export_inference
@@ -28,7 +27,9 @@ from pocketfed.simulator.bundles import about_plugins, bundle_toml
 from pocketfed.simulator.classifiers import about_heads, check_heads, describe_scores, head_files
 from pocketfed.simulator.config import Config
 from pocketfed.simulator.coreml_parts import delegated_part, embedding_part, training_part
+from pocketfed.simulator.plans import hyper_of
 from pocketfed.simulator.program import recorded, task_of
+from pocketfed.simulator.program_entries import inference_entry, training_entry
 from pocketfed.simulator.simulate import load_captures
 
 CALIBRATION = 256
@@ -87,7 +88,7 @@ def build_bundle(
     check_heads(task, begun, options.heads)
     parts = list(_parts(config, task, begun, options, tell))
     about = {
-        **about_task(task),
+        **about_task(task, hyper_of(config)),
         **about_heads(options.heads),
         **about_plugins(config),
         "made_with": exporter_versions(),
@@ -157,12 +158,7 @@ def _parts(
 def _training(config: Config, task: LearningTask) -> Part:
     mixed = config.learning.mode == "mixed"
     program = task_program(task, mixed, config.allow_portable)
-    described = {
-        method.name: (describe_step if method.name.startswith("step") else describe_embedding)(method)
-        for method in methods(task, mixed)
-    }
-    about = {**_xnnpack(), "precision": "float32", "methods": described}
-    return Part({PROGRAM: program}, {PROGRAM: about})
+    return Part({PROGRAM: program}, {PROGRAM: training_entry(task, mixed, exporter_versions())})
 
 
 def _inference(
@@ -182,23 +178,9 @@ def _inference(
     )  # fmt: skip
     (method,) = program.methods
     name = f"{method}.pte" if precision == "float32" else f"{method}_{precision}.pte"
-    described = describe_embedding(embed_method(task, modality))
-    for value in (described["inputs"][1], described["outputs"][0]):
-        value["shape"][0] = batch
-    if head is not None:
-        described["outputs"] = [describe_scores(head, batch)]
-    described["inputs"] = described["inputs"][1:]  # the weights are inside
-    about = {**_xnnpack(), "precision": precision, "methods": {method: described}}
+    scores = None if head is None else describe_scores(head, batch)
+    about = inference_entry(task, modality, batch, precision, exporter_versions(), scores)
     return Part({name: program.buffer}, {name: about})
-
-
-def _xnnpack() -> dict[str, Any]:
-    """Of programs that the runtime takes which they were made with, and later ones."""
-    return {
-        "runtime": "executorch",
-        "least": f"ExecuTorch {exporter_versions()[RUNTIME]}",
-        "backend": "xnnpack",
-    }
 
 
 def _calibration(config: Config, task: LearningTask) -> dict[Modality, NDArray[Any]]:

@@ -14,7 +14,6 @@ for name, value in (
     os.environ.setdefault(name, value)
 
 import typer
-from rich.console import Console
 
 from pocketfed.core.errors import ConfigError, UserError
 from pocketfed.simulator.commands.backbones import backbones
@@ -30,6 +29,7 @@ from pocketfed.simulator.commands.scales import scales
 from pocketfed.simulator.commands.serve import serve
 from pocketfed.simulator.commands.simulate import simulate
 from pocketfed.simulator.commands.verify import verify
+from pocketfed.simulator.terminal import Terminal
 
 app = typer.Typer(
     name="pocketfed",
@@ -80,5 +80,5 @@ def main() -> None:
         mistakes = error.problems if isinstance(error, ConfigError) else ()
         listed = "".join(f"\n  - {mistake}" for mistake in mistakes)
         said = f"Error: {len(mistakes)} mistakes:{listed}" if len(mistakes) > 1 else f"Error: {error}"
-        Console(stderr=True).print(said, style="red", highlight=False, markup=False, soft_wrap=True)
+        Terminal(stderr=True).print(said, style="red", soft_wrap=True)
         sys.exit(error.exit_code)

@@ -1,24 +1,18 @@
-"""The configuration of a run: one TOML file, command-line flags over it, every mistake reported at once."""
+"""What the configuration of a run holds, section by section; config_file.py reads and writes it."""
 
-import difflib
-import tomllib
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any, Literal, get_args
+from typing import Annotated, Any, Literal
 
-import tomli_w
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, ValidationInfo, field_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationInfo, field_validator
 
 from pocketfed.core.backbones import unknown_backbone
 from pocketfed.core.blend import BlendRule
-from pocketfed.core.errors import ConfigError
 from pocketfed.core.formats import Format
 from pocketfed.core.modality import Modality
 from pocketfed.core.optimisers import OPTIMISERS, SGD
-from pocketfed.core.plugins import load_plugins
 from pocketfed.core.role import Role
-from pocketfed.server.aggregators import AGGREGATORS, build_aggregator, discounts_late
-from pocketfed.server.privacy.private_mean import refusal
+from pocketfed.server.aggregators import AGGREGATORS
 
 Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 NotNegative = Annotated[float, Field(ge=0, allow_inf_nan=False)]
@@ -295,145 +289,3 @@ class Config(Section):
                 'learning.blend "fedu" chooses between two projectors, so travels must have "projector"'
             )
         return exchange
-
-
-def read_toml(path: Path) -> dict[str, Any]:
-    """The values of a configuration file; paths in it are relative to the file, and absolute in the result.
-
-    Raises:
-        ConfigError: the file is missing or no TOML.
-    """
-    try:
-        values = tomllib.loads(path.read_text())
-    except OSError as error:
-        raise ConfigError([f"{path} cannot be read: {error.strerror}"]) from error
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise ConfigError([f"{path} is no valid TOML: {error}"]) from error
-    captures = values.get("captures")
-    if isinstance(captures, dict):
-        for key in ("photos", "sounds"):
-            if isinstance(captures.get(key), str):
-                captures[key] = str((path.parent / captures[key]).resolve())
-    if isinstance(plugins := values.get("plugins"), list):
-        values["plugins"] = [str((path.parent / str(plugin)).resolve()) for plugin in plugins]
-    return values
-
-
-def overlay(values: Mapping[str, Any], flags: Mapping[str, Any]) -> dict[str, Any]:
-    """Flags over values; a flag is named like `fleet.alpha`, and one that is None was not given."""
-    merged: dict[str, Any] = {k: dict(v) if isinstance(v, Mapping) else v for k, v in values.items()}
-    for name, value in flags.items():
-        if value is None:
-            continue
-        *section, key = name.split(".")
-        target = merged
-        for part in section:
-            target = target.setdefault(part, {})
-        if isinstance(target, dict):  # else the file has no table there, which validation will say
-            target[key] = value
-    return merged
-
-
-def build_config(values: Mapping[str, Any]) -> Config:
-    """Validate, after importing the plugins, whose names the values may use.
-
-    Raises:
-        ConfigError: with one line for every mistake: the key, the value, and what it may be.
-    """
-    if isinstance(plugins := values.get("plugins"), (list, tuple)):
-        load_plugins([Path(str(plugin)) for plugin in plugins])
-    problems: list[str] = []
-    try:
-        config = Config.model_validate(values)
-    except ValidationError as error:
-        # A default that waits for a value which is itself a mistake is no mistake of its own.
-        problems += [_sentence(p) for p in error.errors() if p["type"] != "default_factory_not_called"]
-    problems += _aggregation_problems(values)
-    problems += _lateness_problems(values)
-    problems += _privacy_problems(values)
-    if problems:
-        raise ConfigError(problems)
-    return config
-
-
-def _aggregation_problems(values: Mapping[str, Any]) -> list[str]:
-    name, settings = values.get("aggregator", "fedavg"), values.get("aggregation", {})
-    if name not in AGGREGATORS or not isinstance(settings, Mapping):
-        return []  # a mistake that is said already
-    try:
-        build_aggregator(name, settings)
-    except ConfigError as error:
-        return [f"aggregation.{problem}" for problem in error.problems]
-    return []
-
-
-def _lateness_problems(values: Mapping[str, Any]) -> list[str]:
-    name, settings = values.get("aggregator", "fedavg"), values.get("aggregation", {})
-    if name not in AGGREGATORS or not isinstance(settings, Mapping):
-        return []
-    try:
-        wanted = AsynchronousConfig.model_validate(values.get("asynchronous", {}))
-        rule = build_aggregator(name, settings)
-    except (ConfigError, ValidationError):
-        return []  # said already
-    by_weight = wanted.enabled and wanted.staleness != "constant" and wanted.discounts == "weight"
-    if not by_weight or discounts_late(rule):
-        return []
-    shown = f"{name} over {settings['over']}" if "over" in settings else name
-    problem = (
-        f"asynchronous.discounts: {shown} does not weigh updates by how late they are, so all would count in full; "
-        'set discounts = "step", or staleness = "constant" if that is wanted (got \'weight\')'
-    )
-    return [problem]
-
-
-def _privacy_problems(values: Mapping[str, Any]) -> list[str]:
-    name, settings = values.get("aggregator", "fedavg"), values.get("aggregation", {})
-    if values.get("privacy") is None or name not in AGGREGATORS or not isinstance(settings, Mapping):
-        return []
-    problems = []
-    asynchronous, wanted = values.get("asynchronous", {}), values["privacy"]
-    waits = not (isinstance(asynchronous, Mapping) and asynchronous.get("enabled"))
-    if not waits and isinstance(wanted, Mapping) and (population := wanted.get("population")):
-        problems.append(
-            "privacy.population: rounds that do not wait ask whoever is idle, which is no random sample; leave it out "
-            f"(got {population})"
-        )
-    deployment = values.get("deployment", {})
-    if isinstance(deployment, Mapping) and deployment.get("late") == "count":
-        problems.append(
-            "deployment.late: a phone whose late answer counts is left out of the round that is running, so its captures "
-            "would move that by two changes; set it to refuse, or leave [privacy] out (got 'count')"
-        )
-    try:
-        reason = refusal(build_aggregator(name, settings))
-    except ConfigError:
-        return problems  # said already
-    return [*problems, f"privacy: {reason} (got {name!r})"] if reason else problems
-
-
-def to_toml(config: Config) -> str:
-    """The whole configuration, defaults included, so that a run folder says what was run."""
-    return tomli_w.dumps(config.model_dump(mode="json", exclude_none=True))
-
-
-def _known_keys(unknown: Sequence[Any]) -> str:
-    """What to write in place of an unknown key: the nearest in its table, or all of them."""
-    table: type[BaseModel] = Config
-    for part in unknown[:-1]:
-        kinds = (
-            table.model_fields[str(part)].annotation,
-            *get_args(table.model_fields[str(part)].annotation),
-        )
-        table = next(kind for kind in kinds if isinstance(kind, type) and issubclass(kind, BaseModel))
-    near = difflib.get_close_matches(str(unknown[-1]), table.model_fields, n=1)
-    return f"did you mean {near[0]!r}?" if near else f"there are {', '.join(table.model_fields)}"
-
-
-def _sentence(problem: Any) -> str:
-    key = ".".join(str(part) for part in problem["loc"]) or "configuration"
-    if problem["type"] == "extra_forbidden":
-        return f"{key}: there is no such key; {_known_keys(problem['loc'])}"
-    message = problem["msg"].removeprefix("Value error, ")
-    shown = "" if isinstance(problem["input"], dict) else f" (got {problem['input']!r})"
-    return f"{key}: {message[0].lower()}{message[1:]}{shown}"

@@ -1,6 +1,6 @@
 """Whether what a bundle has for Core ML does what eager PyTorch does: run by `export.mil`, not by Apple's system."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -10,9 +10,11 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from pocketfed.core.bundle import Bundle
+from pocketfed.core.errors import BundleError
 from pocketfed.core.learning_step import gradient_method
 from pocketfed.core.learning_task import LearningTask
 from pocketfed.core.modality import Modality
+from pocketfed.export.coreml.compression import Weights, stored_as
 from pocketfed.export.coreml.delegate import embedded_package
 from pocketfed.export.coreml.embedding import CAPTURES
 from pocketfed.export.coreml.training import INPUTS, OUTPUTS
@@ -21,13 +23,13 @@ from pocketfed.export.mil.interface import check_interface
 from pocketfed.simulator.parity import (
     CAPTURES_EACH,
     Parity,
-    compare_step,
     distance,
     embedded,
     in_batches,
     lost_of,
-    real_inputs,
 )
+from pocketfed.simulator.program_entries import CLASSIFY, TRAIN, kind_of
+from pocketfed.simulator.step_parity import compare_gradient
 
 
 def verify_core_ml(
@@ -57,10 +59,10 @@ def verify_core_ml(
         return
     program = read_package(path)
     check_interface(program, about)
-    if file.startswith("Train"):
-        yield from _gradient(bundle, task, captures, program, file)
+    kind, modality = kind_of(file)
+    if kind == TRAIN:
+        yield from _gradient(bundle, task, captures, program, file, modality)
     else:
-        modality = Modality(path.stem.removeprefix("Embed").removeprefix("Classify").lower())
         for batch in about["batches"]:
             yield from _embedding(bundle, task, captures, program, about, file, modality, batch)
 
@@ -70,9 +72,14 @@ def _embedding(
     about: Mapping[str, Any], file: str, modality: Modality, batch: int,
 ) -> Iterator[Parity]:  # fmt: skip
     rows = captures[modality][:CAPTURES_EACH]
-    wanted = embedded(bundle, task, modality, torch.from_numpy(rows), classify=file.startswith("Classify"))
+    wanted = embedded(bundle, task, modality, torch.from_numpy(rows), classify=file.startswith(CLASSIFY))
     image = about["runtime"] == "coreml" and modality is Modality.PHOTO
-    stored = about.get("weights", "float16")
+    stored = stored_as(program.model)
+    if about["weights"] != stored:
+        raise BundleError(
+            f"{bundle.folder / file}: its weights are stored as {stored}, the manifest says {about['weights']}; make the bundle "
+            "anew"
+        )
     for precision in Precision:
 
         def run(part: NDArray[Any], precision: Precision = precision) -> Tensor:
@@ -81,7 +88,7 @@ def _embedding(
             (found,) = execute(program, {CAPTURES: given}, precision).values()
             return found
 
-        kind = str(precision) if stored == "float16" else f"{precision}, {stored}"
+        kind = str(precision) if stored is Weights.FLOAT16 else f"{precision}, {stored}"
         inside = "package inside, " if about["runtime"] == "executorch" else ""
         found, right = in_batches(run, rows, batch, wanted)
         what = f"{inside}batch of {batch}"
@@ -89,10 +96,14 @@ def _embedding(
 
 
 def _gradient(
-    bundle: Bundle, task: LearningTask, captures: Mapping[Modality, NDArray[Any]], program: Program, file: str
+    bundle: Bundle, task: LearningTask, captures: Mapping[Modality, NDArray[Any]], program: Program, file: str,
+    modality: Modality,
 ) -> Iterator[Parity]:  # fmt: skip
-    method = gradient_method(task, Modality(Path(file).stem.removeprefix("Train").lower()))
-    inputs = real_inputs(bundle.weights, method, captures)
-    results = execute(program, {name: value.float() for name, value in zip(INPUTS, inputs, strict=True)})
-    found = {name: results[name] for name in OUTPUTS if name in results}
-    yield from compare_step(file, method, inputs, found)
+    method = gradient_method(task, modality)
+
+    def run(arguments: Sequence[Tensor]) -> list[Tensor]:
+        inputs = {name: value.float() for name, value in zip(INPUTS, arguments, strict=True)}
+        results = execute(program, inputs)
+        return [results[name] for name in OUTPUTS if name in results]
+
+    yield from compare_gradient(file, task, method, run, bundle.weights, captures)

@@ -13,22 +13,18 @@ from numpy.typing import NDArray
 
 from pocketfed.core.bundle import Bundle
 from pocketfed.core.errors import RunFolderError
-from pocketfed.server.aggregators import build_aggregator
 from pocketfed.server.app import build_server_app
 from pocketfed.server.enrolment import DATABASE
 from pocketfed.server.fleet_grid import FleetGrid
 from pocketfed.server.flower_private import DatabaseError, Fleet, GivenUp
-from pocketfed.server.guard import Guard
 from pocketfed.server.roster import Requirements, Roster
 from pocketfed.server.serving import Serving, Tls
-from pocketfed.server.terms import Rounds, Terms
 from pocketfed.server.watch.metrics import Metrics
 from pocketfed.server.watch.scoreboard import Scoreboard
 from pocketfed.server.watch.watcher import ServerWatcher
 from pocketfed.simulator.config import Config
 from pocketfed.simulator.door import application, largest_answer
 from pocketfed.simulator.keeper import Keeper
-from pocketfed.simulator.plans import buffered_of, plan_of, travel_of
 from pocketfed.simulator.private import protect
 from pocketfed.simulator.server_run import Run
 from pocketfed.simulator.tree import check_tree
@@ -37,35 +33,6 @@ AGAIN = 5.0
 """Seconds after which a database that could not be written is tried again."""
 
 log = logging.getLogger(__name__)
-
-
-def rounds_of(run: Run) -> Rounds:
-    """What a deployed server decides.
-
-    Raises:
-        ConfigError: the rule cannot take such rounds.
-    """
-    config, wanted = run.config, run.config.deployment
-    return Rounds(
-        layout=run.bundle.read_layout(),
-        aggregator=build_aggregator(config.aggregator, config.aggregation),
-        plan=lambda number: plan_of(config, number, run.id),
-        seed=config.seed,
-        terms=Terms(
-            participation=config.fleet.participation,
-            minimum=wanted.minimum,
-            over_selection=wanted.over_selection,
-            deadline=wanted.deadline,
-            quorum=wanted.quorum,
-            attempts=wanted.attempts,
-            patience=wanted.patience,
-            late=wanted.late,
-            in_order=False,
-        ),
-        guard=Guard(wanted.most_examples, wanted.furthest, most_phones=wanted.most_phones),
-        buffered=buffered_of(config),
-        travel=travel_of(config),
-    ).fitted()
 
 
 def requirements_of(config: Config, bundle: Bundle) -> Requirements:
@@ -127,7 +94,7 @@ def serve(
         The weights after the last finished round, float32 [p].
 
     Raises:
-        ConfigError: the rule cannot take such rounds, or is no sum, and there are edge servers.
+        ConfigError: the rule is no sum, and there are edge servers.
         ServerError: the address cannot be listened at.
         NoPhonesError: too few phones came, or too few of them answered.
         RunFolderError: it is over, and its last round could not be written.
@@ -135,7 +102,7 @@ def serve(
     config, bundle = run.config, run.bundle
     for problem in run.problems:
         watcher.trouble(f"a checkpoint is damaged, the one before is used: {problem}")
-    rounds = rounds_of(run)
+    rounds = run.rounds()
     largest = largest_answer(rounds.aggregator, rounds.layout)
     fleet = Fleet(run.folder.path / DATABASE, largest)
     if config.deployment.edges == "any" or any(node.edge for node in fleet.nodes()):

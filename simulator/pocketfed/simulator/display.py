@@ -2,19 +2,19 @@
 
 from collections.abc import Sequence
 
-from rich.console import Console
 from rich.table import Table
 
 from pocketfed.core.modality import Modality
 from pocketfed.simulator.best import best_so_far
 from pocketfed.simulator.progress import OneBar
 from pocketfed.simulator.run_folder import Record
+from pocketfed.simulator.terminal import Terminal
 
 
 class Display(OneBar):
     """A progress bar over rounds, with the loss of each modality and how the current round is getting on."""
 
-    def __init__(self, console: Console) -> None:
+    def __init__(self, console: Terminal) -> None:
         super().__init__(console)
         self._rounds = 0
         self._loss = ""
@@ -53,7 +53,7 @@ class Display(OneBar):
             line += f"\n           phone {failure['phone']} did not count: {failure['reason']}"
         if record["failures"] > 3:
             line += f"\n           and {record['failures'] - 3} more"
-        self._console.print(line, highlight=False, markup=False, soft_wrap=True)
+        self._console.print(line, soft_wrap=True)
 
 
 def summary_table(records: Sequence[Record]) -> Table:

@@ -27,7 +27,7 @@ from pocketfed.server.session import LOOK
 from pocketfed.server.watch.metrics import Metrics
 from pocketfed.server.watch.scoreboard import Scoreboard
 from pocketfed.server.watch.watcher import Everyone, ServerWatcher
-from pocketfed.simulator.deployment import AGAIN, Place, may_be_edge, requirements_of, rounds_of
+from pocketfed.simulator.deployment import AGAIN, Place, may_be_edge, requirements_of
 from pocketfed.simulator.door import application, largest_answer
 from pocketfed.simulator.edge_work import EdgeWork, Stopped
 from pocketfed.simulator.metrics_file import MetricsFile
@@ -93,7 +93,7 @@ def serve_edge(
         ServerError: the address cannot be listened at, or the server above refuses this edge for good.
         PolicyError, KeyFileError, HomeError: the home cannot be used.
     """
-    config, rounds = run.config, rounds_of(run)
+    config, rounds = run.config, run.rounds()
     check_tree(config, rounds)
     largest = largest_answer(rounds.aggregator, rounds.layout)
     fleet = Fleet(run.folder.path / DATABASE, largest)

@@ -1,6 +1,7 @@
 """Engines: what carries messages between the server and the phones of a simulation."""
 
 import functools
+import gc
 import importlib.util
 import os
 import re
@@ -49,18 +50,23 @@ def _run_in_process(config: Config, server: ServerApp, folder: Path, memories: P
 
 
 def _run_on_ray(config: Config, server: ServerApp, folder: Path, memories: Path) -> None:
+    import ray
     from flwr.simulation import run_simulation
 
     with warnings.catch_warnings():
         # Flower prefers its own command line to this function; the function is what an embedding program has.
         warnings.simplefilter("ignore")
         _start_ray(config)
-        run_simulation(
-            server,
-            build_client_app(folder, memories),
-            config.fleet.phones,
-            backend_config={"client_resources": {"num_cpus": 1.0, "num_gpus": 0.0}},
-        )
+        try:
+            run_simulation(
+                server,
+                build_client_app(folder, memories),
+                config.fleet.phones,
+                backend_config={"client_resources": {"num_cpus": 1.0, "num_gpus": 0.0}},
+            )
+        finally:
+            ray.shutdown()
+            gc.collect()  # files that Ray leaves open are closed here, where Python's warnings of them reach nobody
 
 
 def _start_ray(config: Config) -> None:

@@ -12,8 +12,9 @@ from pocketfed.server.logs import structured_logs
 from pocketfed.server.roster import Roster
 from pocketfed.server.stock_grid import StockGrid
 from pocketfed.server.watch.round_log import RoundLog
-from pocketfed.simulator.config import build_config, read_toml
-from pocketfed.simulator.deployment import requirements_of, rounds_of
+from pocketfed.simulator.config import Config
+from pocketfed.simulator.config_file import build_config, read_toml
+from pocketfed.simulator.deployment import requirements_of
 from pocketfed.simulator.flower_settings import Settings
 from pocketfed.simulator.keeper import Keeper
 from pocketfed.simulator.private import protect
@@ -34,9 +35,7 @@ def main(grid: Grid, context: Context) -> None:
     settings.check()
     with exclusive_state(state), structured_logs(folder=state) as log, StockGrid(grid) as stock:
         chosen = build_config(read_toml(config)) if config else None
-        run = open_run(state, bundle, chosen, rounds or None, log.info)
-        if run.config.deployment.late == "count":
-            raise ConfigError(['deployment.late: a stock run can only "refuse"; pocketfed serve can "count"'])
+        run = open_run(state, bundle, chosen, rounds or None, log.info, _refuse_late)
         watcher = RoundLog()
         for problem in run.problems:
             watcher.trouble(f"a checkpoint is damaged, the one before is used: {problem}")
@@ -44,10 +43,15 @@ def main(grid: Grid, context: Context) -> None:
         private, numbers, listener = protect(
             run.config,
             run.folder.path,
-            rounds_of(run),
+            run.rounds(),
             range(run.last.round + 1, run.config.rounds + 1),
             Keeper(run, roster, watcher),
             log.warning,
         )
         server = build_server_app(private, run.last.model, numbers, roster, listener)
         server(stock, context)
+
+
+def _refuse_late(config: Config) -> None:
+    if config.deployment.late == "count":
+        raise ConfigError(['deployment.late: a stock run can only "refuse"; pocketfed serve can "count"'])

@@ -9,9 +9,12 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 from rich.table import Table
+from rich.text import Text
 
-from pocketfed.core.bundle import PROGRAM, Bundle
+from pocketfed.core.bundle import Bundle
 from pocketfed.core.errors import BundleError
+from pocketfed.core.release import PROGRAM
+from pocketfed.core.visible import visible
 from pocketfed.export.coreml.delegate import embedded_package
 from pocketfed.export.inspection import inspect_program
 from pocketfed.export.mil import read_package
@@ -33,7 +36,8 @@ class Described:
         delegates: pieces that a backend runs, with its name; for a package, how many operators it has.
         operators: how often each occurs, most frequent first, by the names of what runs it; constants do not count.
         arena: planned memory in bytes; None where the system decides.
-        slow: portable kernels that are not cheap, a line each.
+        portable: how often each kernel runs outside a backend, by name; empty for a package.
+        slow: those of them that are not cheap, a line each.
     """
 
     file: str
@@ -44,6 +48,7 @@ class Described:
     delegates: str
     operators: Mapping[str, int]
     arena: int | None
+    portable: Mapping[str, int]
     slow: tuple[str, ...]
 
     def to_json(self) -> dict[str, Any]:
@@ -62,11 +67,13 @@ def describe_bundle(bundle: Bundle) -> list[Described]:
     for file, about in programs.items():
         with _stated(bundle, file):
             runtime, precision = about["runtime"], about["precision"]
+            if (runtime == "coreml") != (bundle.folder / file).is_dir():
+                raise TypeError(f"it is a {'folder' if runtime != 'coreml' else 'file'}")
         path, size = bundle.folder / file, bundle.release.size_of(file)
         if runtime == "coreml":
             inside = _package_operators(path)
             count = f"{sum(inside.values())} operators"
-            described.append(Described(file, "main", "coreml", precision, size, count, inside, None, ()))
+            described.append(Described(file, "main", "coreml", precision, size, count, inside, None, {}, ()))
             continue
         program = path.read_bytes()
         for method, parts in inspect_program(program, open_pieces=True).items():
@@ -77,12 +84,25 @@ def describe_bundle(bundle: Bundle) -> list[Described]:
             inside = parts.operators
             if about.get("backend") == "coreml":
                 inside = _most_frequent(inside, _embedded_operators(program))
-            described.append(
-                Described(
-                    file, method, "executorch", precision, size, pieces, inside, parts.arena_bytes, slow
-                )
-            )
+            row = Described(
+                file, method, "executorch", precision, size, pieces, inside, parts.arena_bytes, parts.kernels, slow
+            )  # fmt: skip
+            described.append(row)
     return described
+
+
+def headline(bundle: Bundle) -> list[str]:
+    """What the network is, one line; none of a bundle that does not say.
+
+    Raises:
+        BundleError: what it says has gaps.
+    """
+    about, spec = bundle.manifest, bundle.spec
+    if "backbone" not in about:
+        return []
+    with _stated(bundle, "the network"):
+        said = f"{about['backbone']}, {spec.weights:,} weights, {about['features']} features, {about['optimiser']}"
+    return [f"{said}, batches of {spec.batch}"]
 
 
 def programs_table(programs: list[Described]) -> Table:
@@ -92,11 +112,12 @@ def programs_table(programs: list[Described]) -> Table:
     for row in programs:
         if row.file != former:
             table.add_section()
-            table.add_row(f"[bold]{row.file}[/bold]", row.precision, f"{row.size / 1e6:.2f}", "", "")
+            size, precision = f"{row.size / 1e6:.2f}", visible(str(row.precision))
+            table.add_row(Text(row.file, "bold"), precision, size, "", "")
         former = row.file
         kernels = f", {len(row.slow)} slow kernels" if row.slow else ""
         arena = "" if row.arena is None else f"{row.arena / 1e6:.2f}"
-        table.add_row(f"  {row.method}", "", "", row.delegates + kernels, arena)
+        table.add_row(f"  {visible(row.method)}", "", "", row.delegates + kernels, arena)
     return table
 
 
@@ -121,6 +142,8 @@ def signatures(bundle: Bundle, programs: Sequence[Described]) -> list[str]:
                 if side in described:
                     lines.append(f"  {word} {', '.join(map(_tensor, described[side]))}")
         lines.append(f"  runs {_frequent(program.operators)}")
+        if program.portable:
+            lines.append(f"  of these on portable kernels {_frequent(program.portable)}")
     return lines
 
 
@@ -129,7 +152,7 @@ def _stated(bundle: Bundle, file: str) -> Iterator[None]:
     """Of what the manifest says of a program, which anybody may have written."""
     try:
         yield
-    except (KeyError, TypeError, AttributeError) as error:
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise BundleError(
             f"the manifest of {bundle.folder} does not describe {file} as this version reads it ({error!r}); make the "
             "bundle anew"
@@ -137,16 +160,23 @@ def _stated(bundle: Bundle, file: str) -> Iterator[None]:
 
 
 def classifiers(bundle: Bundle) -> list[str]:
-    """What classifiers name, how good they are, and which plug-ins verifying takes, a line each."""
-    lines = [
-        f"classes of {modality}s: {', '.join(about['labels'])}\n  {about['accuracy']:.1%} of {about['held_out']} held-out "
-        f"clips named rightly, {about['chance']:.1%} by always naming the commonest class"
-        for modality, about in bundle.manifest.get("classifiers", {}).items()
-    ]
-    return lines + [
-        f"made with the plug-in {about['name']}, SHA-256 {about['sha256']}"
-        for about in bundle.manifest.get("plugins", [])
-    ]
+    """What classifiers name, how good they are, and which plug-ins verifying takes, a line each.
+
+    Raises:
+        BundleError: what the manifest says of them has gaps.
+    """
+    with _stated(bundle, "classifiers and plug-ins"):
+        lines: list[str] = []
+        for modality, about in bundle.manifest.get("classifiers", {}).items():
+            lines.append(f"classes of {modality}s: {', '.join(about['labels'])}")
+            lines.append(
+                f"  {about['accuracy']:.1%} of {about['held_out']} held-out clips named rightly, {about['chance']:.1%} by "
+                "always naming the commonest class"
+            )
+        return lines + [
+            f"made with the plug-in {about['name']}, SHA-256 {about['sha256']}"
+            for about in bundle.manifest.get("plugins", [])
+        ]
 
 
 def _tensor(value: dict[str, Any]) -> str:

@@ -11,6 +11,7 @@ from pathlib import Path
 from rich.console import Console
 from rich.text import Text
 
+from pocketfed.core.visible import visible
 from pocketfed.mobile_client.flower.home import writing
 
 MAX_BYTES = 1_000_000
@@ -47,7 +48,7 @@ class FileHandler(RotatingFileHandler):
 
 def printable(record: logging.LogRecord) -> bool:
     """A filter that lets everything pass, but no control characters: some of what is logged comes from a server."""
-    record.msg = "".join(c if c.isprintable() else "\N{REPLACEMENT CHARACTER}" for c in record.getMessage())
+    record.msg = visible(record.getMessage())
     record.args = ()
     return True
 

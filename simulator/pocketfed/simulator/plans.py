@@ -1,6 +1,7 @@
 """What a configuration asks of phones, round by round, and how it takes what they answer."""
 
 import math
+from dataclasses import replace
 
 from pocketfed.core.blend import Blend
 from pocketfed.core.hyper import Hyper
@@ -16,13 +17,20 @@ def plan_of(config: Config, round_number: int, run: str) -> Plan:
     """What phones do in a round, counted from 1, of the run with this id."""
     learning = config.learning
     fall = 0.5 * (1 + math.cos(math.pi * (round_number - 1) / config.rounds)) if learning.cosine else 1.0
-    hyper = Hyper(
-        learning.learning_rate * fall, learning.momentum, learning.weight_decay, learning.proximal,
-        learning.temperature, learning.second_momentum, learning.epsilon,
-    )  # fmt: skip
+    hyper = hyper_of(config)
+    hyper = replace(hyper, learning_rate=hyper.learning_rate * fall)
     blend = Blend(learning.blend, learning.blend_tau, learning.blend_threshold)
     mixed = learning.mode == "mixed"
     return Plan(round_number, config.seed, epochs_of(config), mixed, hyper, blend, run)
+
+
+def hyper_of(config: Config) -> Hyper:
+    """What phones' steps are told in the first round."""
+    learning = config.learning
+    return Hyper(
+        learning.learning_rate, learning.momentum, learning.weight_decay, learning.proximal,
+        learning.temperature, learning.second_momentum, learning.epsilon,
+    )  # fmt: skip
 
 
 def epochs_of(config: Config) -> dict[Modality, int]:

@@ -12,6 +12,7 @@ from pocketfed.core.head import Head
 from pocketfed.core.learning_task import initial_weights
 from pocketfed.core.modality import Modality
 from pocketfed.core.probe import train_head
+from pocketfed.core.visible import visible
 from pocketfed.simulator.bundles import Model
 from pocketfed.simulator.config import Config
 from pocketfed.simulator.program import recorded, task_of
@@ -71,7 +72,7 @@ def classes_table(head: Head) -> Table:
     for name, trained, held_out, right in zip(
         head.classes, trial.trained, trial.held_out, trial.right, strict=True
     ):
-        table.add_row(name, f"{trained:,}", f"{held_out:,}", f"{right:,}")
+        table.add_row(visible(name), f"{trained:,}", f"{held_out:,}", f"{right:,}")
     return table
 
 

@@ -13,7 +13,8 @@ from pocketfed.core.program_spec import ProgramSpec, program_spec
 from pocketfed.core.views import PhotoView, SoundView, View
 from pocketfed.mobile_client.runtime import ExecutorchRuntime, Runtime, TorchRuntime
 from pocketfed.mobile_client.threads import fastest_threads
-from pocketfed.simulator.config import Config, build_config, read_toml, to_toml
+from pocketfed.simulator.config import Config
+from pocketfed.simulator.config_file import build_config, read_toml, to_toml
 from pocketfed.simulator.workers import workers_of
 
 

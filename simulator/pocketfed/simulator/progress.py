@@ -3,7 +3,6 @@
 from types import TracebackType
 from typing import Self
 
-from rich.console import Console
 from rich.progress import (
     BarColumn,
     MofNCompleteColumn,
@@ -13,16 +12,18 @@ from rich.progress import (
     TimeElapsedColumn,
 )
 
+from pocketfed.simulator.terminal import Terminal
+
 
 class OneBar:
     """A spinner, what is being done, a bar, a count and a clock; there while this is entered, then gone."""
 
-    def __init__(self, console: Console) -> None:
+    def __init__(self, console: Terminal) -> None:
         """Prepare; nothing is shown yet."""
         self._console = console
         self._progress = Progress(
             SpinnerColumn(),
-            TextColumn("{task.description}"),
+            TextColumn("{task.description}", markup=False),
             BarColumn(),
             MofNCompleteColumn(),
             TimeElapsedColumn(),

@@ -15,7 +15,8 @@ from pocketfed.core.atomic import write_atomically
 from pocketfed.core.errors import ConfigError, RunFolderError
 from pocketfed.server.checkpoint import Checkpoint, load_checkpoint, path_of, recover, set_aside
 from pocketfed.server.outcome import Outcome
-from pocketfed.simulator.config import Config, build_config, read_toml, to_toml
+from pocketfed.simulator.config import Config
+from pocketfed.simulator.config_file import build_config, read_toml, to_toml
 
 Record = dict[str, Any]
 """One line of `metrics.jsonl`; docs/simulate.md lists its keys."""

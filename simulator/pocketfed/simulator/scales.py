@@ -15,7 +15,8 @@ from pocketfed.core.backbones.linear_branches import Scales, searched
 from pocketfed.core.errors import ConfigError, RunFolderError
 from pocketfed.core.learning_task import LearningTask
 from pocketfed.simulator import run_folder
-from pocketfed.simulator.config import Config, build_config, overlay
+from pocketfed.simulator.config import Config
+from pocketfed.simulator.config_file import build_config, overlay
 from pocketfed.simulator.program import recorded, task_of
 
 SEARCHED = "-hs"

@@ -5,19 +5,20 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from pocketfed.core.bundle import MANIFEST, Bundle, copy_bundle, read_bundle
-from pocketfed.core.errors import ConfigError, RunFolderError
+from pocketfed.core.bundle import Bundle, read_bundle
+from pocketfed.core.errors import BundleError, ConfigError, RunFolderError
 from pocketfed.core.exclusive import exclusive
+from pocketfed.core.release import MANIFEST
 from pocketfed.server.checkpoint import Checkpoint, recover, save_checkpoint, set_aside
 from pocketfed.server.outcome import Outcome
+from pocketfed.server.terms import Rounds
 from pocketfed.simulator import run_folder
 from pocketfed.simulator.bundles import config_of, open_bundle, read_model, spec_of
 from pocketfed.simulator.config import Config
+from pocketfed.simulator.deployed_rounds import rounds_of
 from pocketfed.simulator.private import check_privacy
 from pocketfed.simulator.run_folder import RunFolder
-
-BUNDLE = "bundle"
-"""In the state folder, beside what a run folder has."""
+from pocketfed.simulator.state_bundle import BUNDLE, NEW, install, settle
 
 
 @dataclass(frozen=True)
@@ -40,6 +41,10 @@ class Run:
     last: Checkpoint
     problems: tuple[str, ...] = ()
 
+    def rounds(self) -> Rounds:
+        """What a server decides that goes on from here."""
+        return rounds_of(self.config, self.bundle.read_layout(), self.id)
+
 
 @contextmanager
 def exclusive_state(state: Path) -> Iterator[None]:
@@ -59,7 +64,12 @@ def exclusive_state(state: Path) -> Iterator[None]:
 
 
 def open_run(
-    state: Path, bundle: Path, config: Config | None, rounds: int | None, tell: Callable[[str], None]
+    state: Path,
+    bundle: Path,
+    config: Config | None,
+    rounds: int | None,
+    tell: Callable[[str], None],
+    check: Callable[[Config], None] = lambda config: None,
 ) -> Run:
     """Begin a run in an empty state folder, or go on with the one that is there.
 
@@ -69,15 +79,23 @@ def open_run(
         config: in place of the one that the bundle was made from, or that the run was begun with.
         rounds: in place of the configuration's.
         tell: is told of what takes long.
+        check: raises what this server cannot do of the configuration that is chosen.
 
     Raises:
-        UserError: the folder belongs to another bundle, or something cannot be used.
+        UserError: the folder belongs to another bundle, or something cannot be used; a run that is there is as it was.
     """
+
+    def acceptable(chosen: Config, found: Bundle) -> None:
+        _check_fits(chosen, found)
+        rounds_of(chosen, found.read_layout(), run="")  # that the rule can take such rounds
+        check(chosen)
+
     try:
         state.mkdir(parents=True, exist_ok=True)
+        settle(state)
         if RunFolder(state).config.is_file():
-            return _go_on(RunFolder(state), bundle, config, rounds)
-        return _begin(RunFolder(state), bundle, config, rounds, tell)
+            return _go_on(RunFolder(state), bundle, config, rounds, acceptable)
+        return _begin(RunFolder(state), bundle, config, rounds, tell, acceptable)
     except OSError as error:
         raise _unusable(state, error) from error
 
@@ -87,15 +105,20 @@ def _unusable(state: Path, error: OSError) -> RunFolderError:
 
 
 def _begin(
-    folder: RunFolder, bundle: Path, config: Config | None, rounds: int | None, tell: Callable[[str], None]
+    folder: RunFolder,
+    bundle: Path,
+    config: Config | None,
+    rounds: int | None,
+    tell: Callable[[str], None],
+    check: Callable[[Config, Bundle], None],
 ) -> Run:
     """The configuration comes last, and makes the rest a run."""
-    found = open_bundle(bundle, folder.path / BUNDLE, tell)
+    found = open_bundle(bundle, folder.path / NEW, tell)
     chosen = _with_rounds(config or read_model(bundle).config, rounds)
-    _check_fits(chosen, found)
+    check(chosen, found)
     check_privacy(chosen, folder.path, 0, deployed=True)
     if found.folder != folder.path / BUNDLE:
-        found = copy_bundle(found, folder.path / BUNDLE)
+        found = install(found, folder.path)
     record = run_folder.record_of(Outcome.untrained(found.weights))
     begun = Checkpoint(0, chosen.seed, found.weights, found.read_layout(), record)
     save_checkpoint(folder.checkpoints, begun)
@@ -103,7 +126,13 @@ def _begin(
     return Run(folder, run_folder.read_id(folder), chosen, found, begun)
 
 
-def _go_on(folder: RunFolder, bundle: Path, config: Config | None, rounds: int | None) -> Run:
+def _go_on(
+    folder: RunFolder,
+    bundle: Path,
+    config: Config | None,
+    rounds: int | None,
+    check: Callable[[Config, Bundle], None],
+) -> Run:
     """A release takes the place of the one before when all else is decided: what is refused leaves that as it was."""
     state = folder.path
     if not (state / BUNDLE).is_dir():
@@ -111,7 +140,7 @@ def _go_on(folder: RunFolder, bundle: Path, config: Config | None, rounds: int |
     found = _newest(state, bundle)
     begun, run_id = run_folder.read_config(folder), run_folder.read_id(folder)
     chosen = _with_rounds(config or begun, rounds)
-    _check_fits(chosen, found)
+    check(chosen, found)
     if chosen.exchange.travels != begun.exchange.travels:
         now, then = (", ".join(one.exchange.travels) for one in (chosen, begun))
         raise ConfigError([f"exchange.travels: the run was begun with {then} (got {now})"])
@@ -120,7 +149,7 @@ def _go_on(folder: RunFolder, bundle: Path, config: Config | None, rounds: int |
         raise RunFolderError(f"{state} has no checkpoint of its bundle; choose another --state, or empty it")
     check_privacy(chosen, state, last.round, deployed=True)
     if found.folder != state / BUNDLE:
-        found = copy_bundle(found, state / BUNDLE)
+        found = install(found, state)
     run_folder.begin(folder, chosen)
     return Run(folder, run_id, chosen, found, last, tuple(set_aside(damaged)))
 
@@ -128,9 +157,12 @@ def _go_on(folder: RunFolder, bundle: Path, config: Config | None, rounds: int |
 def _newest(state: Path, bundle: Path) -> Bundle:
     """The state folder's bundle, or the given one if that is a later release of the same network; nothing is copied."""
     given = read_bundle(bundle) if (bundle / MANIFEST).is_file() else None
-    if given is not None and not (state / BUNDLE / MANIFEST).is_file():
-        return given  # a server was stopped while it took over a later release
-    found = read_bundle(state / BUNDLE)
+    try:
+        found = read_bundle(state / BUNDLE)
+    except BundleError as error:
+        raise RunFolderError(
+            f"the bundle of {state} is lost ({error}); put a copy of the release that it had in its place"
+        ) from error
     if (spec_of(bundle) if given is None else given.spec) != found.spec:
         raise RunFolderError(
             f"{state} belongs to a run of another network than {bundle}; choose another --state"

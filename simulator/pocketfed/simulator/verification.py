@@ -1,6 +1,7 @@
 """Whether the programs of a bundle do what eager PyTorch does with the same weights."""
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path, PurePosixPath
 from typing import Any
 
@@ -8,30 +9,33 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from pocketfed.core.bundle import PROGRAM, Bundle
+from pocketfed.core.bundle import Bundle
 from pocketfed.core.captures import embedded_photos, embedded_sounds
 from pocketfed.core.errors import BundleError, PocketfedError
 from pocketfed.core.learning_step import methods
 from pocketfed.core.learning_task import LearningTask
 from pocketfed.core.modality import Modality
+from pocketfed.core.release import MANIFEST, NEEDED, PROGRAM
 from pocketfed.core.runtime_version import check_runtime
 from pocketfed.export.inspection import inspect_program
 from pocketfed.mobile_client.runtime import ExecutorchRuntime, runtime_version
 from pocketfed.simulator.bundles import config_of
 from pocketfed.simulator.config import Config
 from pocketfed.simulator.coreml_verification import verify_core_ml
+from pocketfed.simulator.manifest_check import check_entry, check_manifest
 from pocketfed.simulator.parity import (
-    BOUNDS,
     CAPTURES_EACH,
     Parity,
-    compare_step,
     distance,
     embedded,
     in_batches,
     lost_of,
-    real_inputs,
 )
 from pocketfed.simulator.program import task_of
+from pocketfed.simulator.step_parity import compare_step, drawn_batch, elsewhere
+
+PACKAGED = (".json", ".mlmodel", ".bin")
+"""How files of a Core ML package end."""
 
 
 def verify_programs(bundle: Bundle, tell: Callable[[str], None]) -> Iterator[Parity]:
@@ -42,9 +46,8 @@ def verify_programs(bundle: Bundle, tell: Callable[[str], None]) -> Iterator[Par
         tell: is told of each program before it runs.
 
     Raises:
-        BundleError: the runtime here is older than what the bundle was made with, the manifest names a program of a kind
-            or precision that is not known here, or other methods than a program has, or one cannot be run, or nothing
-            of it would be.
+        BundleError: the runtime here is older than what the bundle was made with, the manifest says other things of it or
+            of a program than follow from its configuration, a program has other methods, or one cannot be run.
     """
     check_runtime(bundle.manifest, runtime_version(), bundle.folder)
     config = config_of(bundle)
@@ -53,46 +56,57 @@ def verify_programs(bundle: Bundle, tell: Callable[[str], None]) -> Iterator[Par
         raise BundleError(
             f"{bundle.folder} holds another {task.backbone} than this version builds; use the version that made it"
         )
+    with _blaming(f"{bundle.folder / MANIFEST} cannot be read as this version does"):
+        check_manifest(bundle, config, task)
+    programs = _programs(bundle)
+    for name, about in programs.items():  # before any of them is run, which takes long
+        with _blaming(f"{bundle.folder / name} does not run"):
+            _check_described(bundle, config, task, name, about)
     captures = {modality: _captures(task, modality) for modality in task.views}
-    for name, about in _programs(bundle).items():
+    for name, about in programs.items():
         tell(name)
         path = bundle.folder / name
-        try:
+        with _blaming(f"{path} does not run"):
             rows = list(_verify(bundle, config, task, captures, str(name), about))
-            unknown = [row.precision for row in rows if row.precision not in BOUNDS]
-        except BundleError:
-            raise
-        except (
-            PocketfedError, LookupError, ArithmeticError, AttributeError, TypeError, ValueError
-        ) as error:  # fmt: skip
-            raise BundleError(f"{path} does not run ({error}); make the bundle anew") from error
-        if unknown:
-            raise BundleError(
-                f"{path} has the precision {unknown[0]!r}, which is not known here; use a newer version"
-            )
-        if not rows:
-            raise BundleError(
-                f"nothing of {path} would be run, since the manifest names no method or size of batches of it; make the "
-                "bundle anew"
-            )
         yield from rows
+
+
+@contextmanager
+def _blaming(what: str) -> Iterator[None]:
+    """Around the use of what anybody may have written: whatever goes wrong is its fault.
+
+    Raises:
+        BundleError: something did; the message begins with `what`.
+    """
+    try:
+        yield
+    except BundleError:
+        raise
+    except (
+        PocketfedError, LookupError, ArithmeticError, AttributeError, TypeError, ValueError, RuntimeError, OSError,
+        MemoryError,
+    ) as error:  # fmt: skip
+        why = str(error) or type(error).__name__
+        raise BundleError(f"{what} ({why}); make the bundle anew") from error
 
 
 def _programs(bundle: Bundle) -> Mapping[str, Any]:
     """What the manifest says of each program; the bundle of a simulation has the one.
 
     Raises:
-        BundleError: it leaves out a program that is among the files. That it has none besides, `read_bundle` has checked.
+        BundleError: among the files is something that is no program of these, no head, and nothing that every bundle has.
     """
     stated: Mapping[str, Any] = bundle.manifest.get("programs", {PROGRAM: {"runtime": "executorch"}})
-    places = {
-        str(place) for file in map(PurePosixPath, bundle.release.files) for place in (file, *file.parents)
-    }
-    there = {place for place in places if place.endswith((".pte", ".mlpackage"))}
-    if there - stated.keys():
-        other = ", ".join(sorted(there - stated.keys()))
+    known = {*NEEDED, *stated, *(about["head"] for about in bundle.manifest.get("classifiers", {}).values())}
+    unknown = set()
+    for name in bundle.release.files:
+        top = PurePosixPath(name).parts[0]
+        if name not in known and not (top in stated and name.endswith(PACKAGED)):
+            unknown.add(name if top in known else top)
+    if unknown:
         raise BundleError(
-            f"the manifest of {bundle.folder} has other programs than its files are ({other}); make the bundle anew"
+            f"{bundle.folder} has files that are no part of it by its manifest ({', '.join(sorted(unknown))}); make the bundle "
+            "anew"
         )
     return stated
 
@@ -101,17 +115,28 @@ def _verify(
     bundle: Bundle, config: Config, task: LearningTask, captures: Mapping[Modality, NDArray[Any]],
     name: str, about: Mapping[str, Any],
 ) -> Iterator[Parity]:  # fmt: skip
-    mixed = config.learning.mode == "mixed"
-    if about["runtime"] == "executorch":
-        _check_methods(bundle.folder / name, task, mixed, about)
     if about["runtime"] == "coreml" or about.get("backend") == "coreml":
         yield from verify_core_ml(bundle, task, captures, name, about)
-    elif about["runtime"] != "executorch":
-        raise BundleError(f"{name} is for {about['runtime']!r}, which is not known here; use a newer version")
     elif name == PROGRAM:
-        yield from _training(bundle, task, captures, mixed)
+        yield from _training(bundle, task, captures, config.learning.mode == "mixed")
     else:
         yield from _inference(bundle, task, captures, name, about)
+
+
+def _check_described(
+    bundle: Bundle, config: Config, task: LearningTask, name: str, about: Mapping[str, Any]
+) -> None:
+    """Nothing, if the entry of a program is one of a program that this version knows, and describes it.
+
+    Raises:
+        BundleError: it does not.
+    """
+    if about["runtime"] not in ("executorch", "coreml"):
+        raise BundleError(f"{name} is for {about['runtime']!r}, which is not known here; use a newer version")
+    if about["runtime"] == "executorch":
+        _check_methods(bundle.folder / name, task, config.learning.mode == "mixed", about)
+    if "programs" in bundle.manifest:
+        check_entry(bundle, config, task, name, about)
 
 
 def _check_methods(file: Path, task: LearningTask, mixed: bool, about: Mapping[str, Any]) -> None:
@@ -143,14 +168,19 @@ def _training(
 ) -> Iterator[Parity]:
     runtime = ExecutorchRuntime(bundle.program)
     for method in methods(task, mixed):
-        inputs = real_inputs(bundle.weights, method, captures)
-        results = runtime.run(method.name, [value.numpy() for value in inputs])
-        names = ("loss", "weights", "state") if method.name.startswith("step") else ("features",)
-        found = {
-            f"{method.name}, {name}": torch.as_tensor(result)
-            for name, result in zip(names, results, strict=True)
-        }
-        yield from compare_step(PROGRAM, method, inputs, found)
+
+        def run(arguments: Sequence[torch.Tensor], name: str = method.name) -> list[torch.Tensor]:
+            results = runtime.run(name, [value.numpy() for value in arguments])
+            return [torch.as_tensor(result) for result in results]
+
+        if method.name.startswith("step"):
+            yield from compare_step(PROGRAM, task, method, run, bundle.weights, captures)
+        else:
+            inputs = [elsewhere(task, bundle.weights), *drawn_batch(method, captures)]
+            found, wanted = run(inputs)[0], method.function(*inputs)[0]
+            yield Parity(
+                PROGRAM, method.name, "float32", distance(found, wanted), lost=lost_of(found, wanted)
+            )
 
 
 def _inference(

@@ -6,10 +6,10 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from pocketfed.core.bundle import CONFIG, MANIFEST
 from pocketfed.core.errors import BundleError, MigrationError, RunFolderError
 from pocketfed.core.learning_task import initial_weights
 from pocketfed.core.migration import migrate
+from pocketfed.core.release import CONFIG, MANIFEST
 from pocketfed.simulator import run_folder
 from pocketfed.simulator.bundles import read_model
 from pocketfed.simulator.config import Config

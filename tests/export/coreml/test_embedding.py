@@ -3,6 +3,7 @@
 import os
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -259,6 +260,56 @@ def test_what_cannot_be_checked_is_not_made(task: LearningTask, monkeypatch: pyt
     assert "E.mlpackage/Manifest.json" in package_files(model, "E.mlpackage")
     monkeypatch.delitem(OPERATORS, "conv")
     with pytest.raises(
-        ExportError, match=r"E\.mlpackage would have operators that cannot be checked here: conv;"
+        ExportError, match=r"E\.mlpackage would have operators that cannot be checked here: conv\. Use other"
     ):
         package_files(model, "E.mlpackage")
+
+
+class Inner(nn.Module):
+    """One function as a module."""
+
+    def __init__(self, function: Callable[[Tensor], Tensor]) -> None:
+        super().__init__()
+        self.function = function
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.function(x)
+
+
+@pytest.mark.parametrize(
+    ("function", "refusal"),
+    [
+        (
+            lambda x: nn.functional.avg_pool2d(x, 3, divisor_override=4),
+            r"does not take aten\.avg_pool2d\.default on \[n, 16, 2, 2\] torch\.float32 in module backbone\.inner: divisor_override",
+        ),
+        (
+            lambda x: x.topk(2, -1).values,
+            r"cannot be checked here:\ntopk, made of aten\.topk\.default on several tensors in module backbone\.inner\nUse other",
+        ),
+    ],
+    ids=["the converter gives up", "the interpreter does not know it"],
+)  # fmt: skip
+def test_what_is_refused_late_is_named_with_its_module_too_and_leaves_no_trace(
+    task: LearningTask,
+    function: Callable[[Tensor], Tensor],
+    refusal: str,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    class Odd(Small):
+        def __init__(self) -> None:
+            super().__init__()
+            self.inner = Inner(function)
+
+        def forward(self, x: Tensor) -> Tensor:
+            pooled: Tensor = self.inner(self.norm(self.stem(x))).mean((2, 3))
+            return pooled
+
+    weights = initial_weights(task, 0)
+    before = package_files(embedding_package(task, weights, Modality.PHOTO, [2]), "E.mlpackage")
+    monkeypatch.setitem(BACKBONES, "small", (Odd, 16))
+    odd = learning_task("small", task.views, batch=4)
+    with pytest.raises(ExportError, match=refusal):
+        embedding_package(odd, initial_weights(odd, 0), Modality.PHOTO)
+    after = package_files(embedding_package(task, weights, Modality.PHOTO, [2]), "E.mlpackage")
+    assert after == before, "names that a failed conversion had counted"

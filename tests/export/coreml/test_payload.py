@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from pocketfed.export.coreml.payload import unpack
+from pocketfed.export.coreml.payload import pack, unpack
 
 
 def file(begin: int, size: int) -> dict[str, Any]:
@@ -36,6 +36,27 @@ def test_it_reads_what_executorch_writes(tmp_path: Path) -> None:
     (tmp_path / "there").mkdir()
     unpack(executorchcoreml.flatten_directory_contents(str(tmp_path / "top")), tmp_path / "there")
     assert contents(tmp_path / "there" / "top") == contents(tmp_path / "top")
+
+
+def test_executorch_reads_what_is_written_in_whatever_order_files_are_listed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from executorch.backends.apple.coreml import executorchcoreml
+
+    (tmp_path / "top" / "inner" / "most").mkdir(parents=True)
+    for number, name in enumerate(("b.json", "a.json", "inner/model.bin", "inner/most/x", "inner/empty")):
+        (tmp_path / "top" / name).write_bytes(bytes(range(256)) * 9 * number)
+    packed = pack(tmp_path / "top")
+    listed = Path.iterdir
+    monkeypatch.setattr(Path, "iterdir", lambda folder: sorted(listed(folder), reverse=True))
+    assert pack(tmp_path / "top") == packed
+    monkeypatch.undo()
+    (tmp_path / "theirs").mkdir()
+    (tmp_path / "ours").mkdir()
+    assert executorchcoreml.unflatten_directory_contents(packed, str(tmp_path / "theirs"))
+    unpack(packed, tmp_path / "ours")
+    assert contents(tmp_path / "ours" / "top") == contents(tmp_path / "top")
+    assert contents(tmp_path / "theirs" / "top") == contents(tmp_path / "top")
 
 
 def test_files_lie_where_the_folders_say(tmp_path: Path) -> None:

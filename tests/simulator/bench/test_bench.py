@@ -12,12 +12,13 @@ import numpy as np
 import pytest
 
 from pocketfed.core.backbones import BACKBONES
-from pocketfed.core.bundle import PROGRAM, Contents, write_bundle
+from pocketfed.core.bundle import Contents, write_bundle
 from pocketfed.core.errors import BenchmarkError, BundleError
 from pocketfed.core.layout import Layout
 from pocketfed.core.learning_task import initial_weights
 from pocketfed.core.modality import Modality
 from pocketfed.core.program_spec import program_spec
+from pocketfed.core.release import PROGRAM
 from pocketfed.simulator.bench import run
 from pocketfed.simulator.bench.choose import choose_subject
 from pocketfed.simulator.bench.contest import Contest
@@ -25,7 +26,7 @@ from pocketfed.simulator.bench.machine import describe
 from pocketfed.simulator.bench.memory import resident_growth
 from pocketfed.simulator.bench.plot import plot
 from pocketfed.simulator.bench.timing import WARM_UP, interleaved, summary
-from pocketfed.simulator.config import build_config, to_toml
+from pocketfed.simulator.config_file import build_config, to_toml
 from pocketfed.simulator.program import task_of
 from tests.conftest import Shown
 

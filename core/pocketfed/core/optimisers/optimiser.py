@@ -19,7 +19,8 @@ class Optimiser:
 
     Attributes:
         name: in the registry, and what distinguishes its programs from those of another.
-        vectors: how many numbers of state each trained weight has.
+        vectors: how many numbers of state each trained weight has. The first of them, of all weights, come first; a step
+            from zeros with momentum and weight decay of 0 leaves the gradient there.
         scalars: how many more numbers of state there are, whatever the number of weights.
         learning_rate: a default that suits the rule.
         update: the rule. All zeros are the state before the first step.

@@ -25,6 +25,10 @@ class Weights(StrEnum):
     """Six bits each, which choose one of 64 values that k-means finds for each tensor."""
 
 
+UNFOLDED = {"constexpr_affine_dequantize": Weights.INT8, "constexpr_lut_to_dense": Weights.PALETTE6}
+"""Operators that unfold weights while a package is loaded, and of which way to store them."""
+
+
 def choose_weights(name: str) -> Weights:
     """A way to store weights by its name.
 
@@ -59,6 +63,21 @@ def compressed(model: Any, weights: Weights) -> Any:
             return tools.linear_quantize_weights(model, _only(tools, halves, how))
         how = tools.OpPalettizerConfig(mode="kmeans", nbits=6, weight_threshold=LEAST)
         return tools.palettize_weights(model, _only(tools, halves, how))
+
+
+def stored_as(model: Any) -> Weights:
+    """How the weights of a package are stored, by the operators that unfold them.
+
+    Args:
+        model: its protobuf.
+    """
+    blocks = [
+        block
+        for function in model.mlProgram.functions.values()
+        for block in function.block_specializations.values()
+    ]
+    kinds = {operation.type for block in blocks for operation in block.operations}
+    return next((weights for operator, weights in UNFOLDED.items() if operator in kinds), Weights.FLOAT16)
 
 
 def _only(tools: Any, names: list[str], how: Any) -> Any:

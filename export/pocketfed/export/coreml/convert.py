@@ -1,8 +1,9 @@
 """From an exported torch program to a Core ML program: the one place that calls the converter."""
 
 import json
+import traceback
 import uuid
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -16,13 +17,16 @@ from torch.export import ExportedProgram
 from pocketfed.core.errors import ExportError
 from pocketfed.export.delegation import module_of, operator_name, shape_of
 from pocketfed.export.mil import read_package
-from pocketfed.export.mil.execute import unknown_operators
+from pocketfed.export.mil.execute import is_known, unknown_operators
 from pocketfed.export.quiet import coremltools, quiet
 
 aten = torch.ops.aten
 
 BROKEN_PASSES = {"common::reduce_transposes"}
 """Passes of coremltools 9.0 that break correct graphs: this one exchanges the operands of z @ z^T."""
+
+OTHERWISE = "Use other operators in the backbone, or leave Core ML out (pocketfed bundle --no-coreml)"
+"""What to do about an operator that has no way into a package."""
 
 NUMBERS = "executorch_debug_handle_mapping.json"
 """A file that the converter lays into a package, for ExecuTorch's profiler: no part of it, and its largest after weights."""
@@ -74,26 +78,35 @@ def convert(
         coremltools' model, to be saved by `save`.
 
     Raises:
-        ExportError: an operator cannot be converted; the message names it and its module.
+        ExportError: an operator cannot be converted, or becomes one that `export.mil` does not know; the message names it
+            and its module.
     """
     ct = coremltools()
+    nodes = _numbered(program)
     with quiet():
+        fresh_names()
         _know_alias()
         _refuse_unknown(program)
         pipeline = ct.PassPipeline.DEFAULT
         pipeline.remove_passes(BROKEN_PASSES)
         try:
-            return ct.convert(
+            model = ct.convert(
                 program,
                 inputs=list(inputs),
                 outputs=[ct.TensorType(name=name, dtype=np.float32) for name in outputs],
                 minimum_deployment_target=ct.target.iOS17,
-                compute_precision=ct.transform.FP16ComputePrecision(op_selector=_made_of(program, half)),
+                compute_precision=ct.transform.FP16ComputePrecision(
+                    op_selector=lambda operator: any(map(half, _made_of(operator, nodes)))
+                ),
                 pass_pipeline=pipeline,
                 skip_model_load=True,
             )
         except (ValueError, NotImplementedError, RuntimeError, KeyError) as error:
-            raise ExportError(f"Core ML does not take this network: {error}") from error
+            place = _given_up(error, nodes)
+            traceback.clear_frames(error.__traceback__)  # one of them holds a temporary folder of weights
+            raise ExportError(f"Core ML does not take {place}: {error}. {OTHERWISE}.") from error
+    _refuse_unchecked(model, nodes)
+    return model
 
 
 def package_files(model: Any, name: str) -> dict[str, bytes]:
@@ -112,8 +125,7 @@ def package_files(model: Any, name: str) -> dict[str, bytes]:
         unknown = unknown_operators(read_package(path))
         if unknown:
             raise ExportError(
-                f"{name} would have operators that cannot be checked here: {', '.join(unknown)}; "
-                "use others in the backbone, or leave Core ML out (pocketfed bundle --no-coreml)"
+                f"{name} would have operators that cannot be checked here: {', '.join(unknown)}. {OTHERWISE}."
             )
         return {
             Path(name, file.relative_to(path)).as_posix(): file.read_bytes()
@@ -145,23 +157,63 @@ def save(model: Any, path: Path) -> None:
     (path / "Manifest.json").write_text(json.dumps(manifest, indent=2, sort_keys=True) + "\n")
 
 
-def _made_of(program: ExportedProgram, chosen: Callable[[fx.Node], bool]) -> Callable[[Any], bool]:
-    """Whether an operator of the converted program was made of a node that is chosen.
+def fresh_names() -> None:
+    """Let the converter count its names from nought: it goes on where a conversion that failed has left off."""
+    from coremltools.converters.mil import Builder
 
-    Nodes are numbered, and operators carry the numbers from then on; their names say nothing, since one node becomes
-    several operators, most of which the converter names after a counter of its own.
+    Builder.name_count.clear()
+
+
+def _numbered(program: ExportedProgram) -> dict[int, fx.Node]:
+    """Every node by a number, which what is made of it carries from then on.
+
+    Names of the converted program's operators say nothing, since one node becomes several operators, most of which the
+    converter names after a counter of its own.
     """
-    from coremltools.converters.mil.mil.scope import ScopeSource
-
     nodes = dict(enumerate(program.graph.nodes))
     for number, node in nodes.items():
         node.meta["debug_handle"] = number
+    return nodes
 
-    def made(operator: Any) -> bool:
-        numbers = operator.scopes.get(ScopeSource.EXIR_DEBUG_HANDLE) or [None]
-        return any(number is not None and chosen(nodes[number]) for number in numbers)
 
-    return made
+def _made_of(operator: Any, nodes: Mapping[int, fx.Node]) -> list[fx.Node]:
+    """What an operator of the converted program was made of; nothing if a pass made it of nothing."""
+    from coremltools.converters.mil.mil.scope import ScopeSource
+
+    numbers = operator.scopes.get(ScopeSource.EXIR_DEBUG_HANDLE) or []
+    return [nodes[number] for number in numbers if number is not None]
+
+
+def _given_up(error: BaseException, nodes: Mapping[int, fx.Node]) -> str:
+    """The operator that the converter was at when it gave up, and its module: only its own frames know."""
+    for frame, _ in traceback.walk_tb(error.__traceback__):
+        if frame.f_code.co_name == "convert_single_node":
+            return _described(nodes[frame.f_locals["node"].meta["debug_handle"]])
+    return "this network"
+
+
+def _refuse_unchecked(model: Any, nodes: Mapping[int, fx.Node]) -> None:
+    """Nothing, if `export.mil` knows every operator of a converted network.
+
+    Raises:
+        ExportError: with every other operator, and what it was made of.
+    """
+    unknown = [
+        f"{operator.op_type}, made of {' and '.join(map(_described, _made_of(operator, nodes))) or 'no operator'}"
+        for function in model._mil_program.functions.values()
+        for operator in function.operations
+        if not is_known(operator.op_type)
+    ]
+    if unknown:
+        raise ExportError(
+            "Core ML would have operators that cannot be checked here:\n"
+            + "\n".join(dict.fromkeys(unknown))
+            + f"\n{OTHERWISE}."
+        )
+
+
+def _described(node: fx.Node) -> str:
+    return f"{operator_name(node)} on {shape_of(node)}{module_of(node)}"
 
 
 def _know_alias() -> None:
@@ -184,16 +236,12 @@ def _refuse_unknown(program: ExportedProgram) -> None:
     from coremltools.converters.mil.frontend.torch import is_torch_fx_node_supported
 
     unknown = [
-        f"{operator_name(node)} on {shape_of(node)}{module_of(node)}"
+        _described(node)
         for node in program.graph.nodes
         if isinstance(node.target, torch._ops.OpOverload) and not is_torch_fx_node_supported(node)
     ]
     if unknown:
-        raise ExportError(
-            "Core ML does not take:\n"
-            + "\n".join(dict.fromkeys(unknown))
-            + "\nUse other operators in the backbone, or leave Core ML out (pocketfed bundle --no-coreml)."
-        )
+        raise ExportError("Core ML does not take:\n" + "\n".join(dict.fromkeys(unknown)) + f"\n{OTHERWISE}.")
 
 
 def _adaptive_avg_pool2d(x: Tensor, size: Sequence[int]) -> Tensor:

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from pocketfed.core.errors import ExportError
 from pocketfed.export.coreml.convert import save
-from pocketfed.export.coreml.payload import unpack
+from pocketfed.export.coreml.payload import pack, unpack
 from pocketfed.export.executorch import exported_program, exporting
 from pocketfed.export.quiet import coremltools, quiet
 
@@ -98,8 +98,6 @@ class _Delegated(nn.Module):
 
 def _payload(model: Any) -> bytes:
     """A folder in one piece: the package, and what the backend's runtime wants to know of it."""
-    from executorch.backends.apple.coreml import executorchcoreml
-
     description = model.get_spec().description
     with TemporaryDirectory() as place:
         folder = Path(place) / FOLDER
@@ -113,7 +111,4 @@ def _payload(model: Any) -> bytes:
             "identifier": f"executorch_{uuid.uuid5(uuid.NAMESPACE_OID, content.hex())}",
         }
         (folder / "metadata.json").write_text(json.dumps(about))
-        flat = executorchcoreml.flatten_directory_contents(str(folder))
-    if flat is None:
-        raise ExportError("ExecuTorch cannot pack the Core ML package; is the temporary folder full?")
-    return bytes(flat)
+        return pack(folder)

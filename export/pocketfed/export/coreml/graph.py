@@ -12,6 +12,7 @@ import torch
 from torch import fx
 
 from pocketfed.core.errors import ExportError
+from pocketfed.export.coreml.convert import fresh_names
 from pocketfed.export.coreml.operators import RULES, sizes_of
 from pocketfed.export.delegation import operator_name
 from pocketfed.export.lowering.graph.builder import shape, tensor_attribute
@@ -41,6 +42,7 @@ def graph_package(module: fx.GraphModule, inputs: Sequence[str], outputs: Sequen
     refuse_unknown(module)
     ct = coremltools()
     with quiet():
+        fresh_names()
         return ct.convert(
             _program(module, inputs, outputs, ct.target.iOS17),
             convert_to="mlprogram",

@@ -15,6 +15,33 @@ FILE, FOLDER = 0, 1
 """Kinds of nodes."""
 
 
+def pack(folder: Path) -> bytes:
+    """All of a folder in one piece. The same files give the same bytes; ExecuTorch's own writer takes them in the order in
+    which the file system happens to list them.
+
+    Args:
+        folder: of files and folders, none of them empty folders.
+    """
+    content = bytearray()
+    nodes: list[dict[str, Any]] = []
+
+    def add(path: Path) -> int:
+        children, begin = {}, 0
+        if path.is_dir():
+            children = {child.name: add(child) for child in sorted(path.iterdir())}
+        else:
+            begin = len(content)
+            content.extend(path.read_bytes())
+        kind, size = (FOLDER, 0) if path.is_dir() else (FILE, len(content) - begin)
+        region = {"offset": begin, "size": size}
+        nodes.append({"children": children, "dataRegion": region, "kind": kind, "name": path.name})
+        return len(nodes) - 1
+
+    add(folder)
+    described = json.dumps({"nodes": nodes}, separators=(",", ":")).encode()
+    return bytes(content) + described[::-1]
+
+
 def unpack(payload: bytes, folder: Path) -> None:
     """Write the outermost folder of a payload, which keeps its name, into an empty folder, and nothing anywhere else.
 

@@ -1,6 +1,5 @@
 """One call of the Fleet API: protobuf there and back over HTTP, signed, bounded, and tried again where that may help."""
 
-import json
 import logging
 import ssl
 import threading
@@ -15,6 +14,7 @@ import httpx
 from google.protobuf.message import DecodeError
 
 from pocketfed.core.errors import CallRefused, MalformedObject, ServerError, Unreachable
+from pocketfed.core.parsing import parse_json
 from pocketfed.mobile_client.connection import TRY_AGAIN, Retry, TryAgain, open_client, persist
 from pocketfed.mobile_client.flower.clock import LAG, TOLERANCE, ServerClock
 from pocketfed.mobile_client.flower.key import PhoneKey
@@ -159,10 +159,10 @@ class Caller:
 def _read_error(content: bytes) -> tuple[int, str]:
     """Code and detail of Flower's errors; anything else is its own detail."""
     try:
-        values = json.loads(content)
+        values = parse_json(content)
         code, detail = values.get("code", 0), values["detail"]
         if type(code) is int and isinstance(detail, str):
             return code, detail
-    except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
+    except (ValueError, KeyError, TypeError, AttributeError):
         pass
     return 0, content[:200].decode(errors="replace") or "no reason given"

@@ -17,6 +17,7 @@ from typing import TypeAlias
 from google.protobuf.message import DecodeError
 
 from pocketfed.core.errors import MalformedObject
+from pocketfed.core.parsing import parse_json
 from pocketfed.core.wire import Items, Value
 from pocketfed.mobile_client.flower.descriptors import ConfigRecord, ConfigRecordItem, ConfigRecordValue
 
@@ -113,8 +114,8 @@ def read_records(root: str, objects: Mapping[str, bytes]) -> dict[str, dict[str,
     if len(parent.body) > MAX_DICT:
         raise MalformedObject(f"a dictionary of records has {len(parent.body)} bytes")
     try:
-        ids = json.loads(parent.body)
-    except (ValueError, RecursionError) as error:
+        ids = parse_json(parent.body)
+    except ValueError as error:
         raise MalformedObject("a dictionary of records is no JSON") from error
     if not isinstance(ids, dict) or set(map(str, ids.values())) != set(parent.children):
         raise MalformedObject("a dictionary of records does not name its children")

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from pocketfed.core.modality import Modality
+from pocketfed.core.visible import visible
 from pocketfed.server.outcome import Failure, Kind, Outcome
 from pocketfed.server.privacy.spent import Spent
 from pocketfed.server.watch.phases import named_phases
@@ -65,8 +66,7 @@ def read_record(record: Mapping[str, Any]) -> tuple[RoundLine, list[FailureLine]
 
 def printable(text: str, longest: int = LONGEST) -> str:
     """One line without control characters, cut to `longest` characters."""
-    line = " ".join(text[: 4 * longest].split())
-    clean = "".join(character if character.isprintable() else "\ufffd" for character in line)
+    clean = visible(" ".join(text[: 4 * longest].split()))
     return clean if len(clean) <= longest else clean[: longest - 1] + "…"
 
 

@@ -11,7 +11,7 @@ from pocketfed.core.plugins import load_plugins
 from pocketfed.simulator.bench.peers import PEERS
 from pocketfed.simulator.bench.subject import Subject
 from pocketfed.simulator.bundles import read_model
-from pocketfed.simulator.config import build_config, overlay
+from pocketfed.simulator.config_file import build_config, overlay
 from pocketfed.simulator.program import recorded, task_of
 
 

@@ -4,6 +4,7 @@ from collections.abc import Sequence
 
 from rich.box import SIMPLE
 from rich.table import Table
+from rich.text import Text
 
 from pocketfed.simulator.bench.run import Row
 from pocketfed.simulator.progress import OneBar
@@ -34,7 +35,7 @@ def times_table(rows: Sequence[Row]) -> Table:
             str(row["threads"]),
             str(row["batch"]),
             *(f"{value:.3g}" for value in (ours["median_ms"], ours["p95_ms"], theirs["median_ms"])),
-            f"[bold]{row['ratio_to_eager']:.2f}[/bold]",
+            Text(f"{row['ratio_to_eager']:.2f}", "bold"),
             f"{row['load_ms']:.3g}",
         )
     return table
@@ -64,7 +65,7 @@ def peers_table(rows: Sequence[Row]) -> Table:
                 row["label"],
                 *(f"{value:.4g}" for value in times),
                 f"{row['ratio_to_eager']:.2f}",
-                f"[bold]{row['ratio_to_peer']:.3g}[/bold]",
+                Text(f"{row['ratio_to_peer']:.3g}", "bold"),
             )
     return table
 

@@ -16,7 +16,8 @@ from pocketfed.core.learning_task import LearningTask
 from pocketfed.core.modality import Modality
 from pocketfed.core.objectives import nt_xent
 from pocketfed.mobile_client.runtime import Array
-from pocketfed.simulator.config import Config, build_config, read_toml
+from pocketfed.simulator.config import Config
+from pocketfed.simulator.config_file import build_config, read_toml
 from pocketfed.simulator.program import task_of
 
 WEIGHTS = "weights.npy"

@@ -12,6 +12,7 @@ from typing import Any
 
 from pocketfed.core.atomic import write_atomically
 from pocketfed.core.errors import ConfigError, ExportError
+from pocketfed.core.parsing import parse_json
 from pocketfed.export.coreml.convert import package_files
 from pocketfed.export.coreml.embedding import embedding_package
 from pocketfed.export.inference import Precision, export_inference
@@ -35,7 +36,7 @@ def read_surveys(path: Path, batch: int) -> dict[str, Survey]:
     if not path.exists():
         return {}
     try:
-        content = json.loads(path.read_text())
+        content = parse_json(path.read_text())
         made_with, surveys = (content["machine"], content["batch"]), dict(content["backbones"])
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise ConfigError([f"{path} holds no figures of backbones; choose another file"]) from error

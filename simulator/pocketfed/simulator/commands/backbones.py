@@ -4,7 +4,8 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-from rich.console import Console
+
+from pocketfed.simulator.terminal import Terminal
 
 
 def backbones(
@@ -48,7 +49,7 @@ def backbones(
 
         pocketfed backbones --plugin mine.py --side 96
     """
-    console = Console()
+    console = Terminal()
     with console.status("starting"):
         from pocketfed.core.backbones import BACKBONES, PHONES
         from pocketfed.core.plugins import load_plugins
@@ -78,9 +79,7 @@ def backbones(
                 surveys[name] = survey(name, plugin or [], batch, rounds, processes, display)
                 write_surveys(measure, surveys, batch)
         table = catalogue.survey_table(counted, surveys, side)
-    console.print(
-        table.markdown() if markdown else table.rich(), soft_wrap=markdown, markup=False, highlight=False
-    )
+    console.print(table.markdown() if markdown else table.rich(), soft_wrap=markdown)
     for name in names or []:
         for line in (*catalogue.constants(name), *catalogue.rewrites(name)):
-            console.print(f"{name}: {line}", soft_wrap=True, highlight=False, markup=False)
+            console.print(f"{name}: {line}", soft_wrap=True)

@@ -7,7 +7,8 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-from rich.console import Console
+
+from pocketfed.simulator.terminal import Terminal
 
 
 def bench(
@@ -66,7 +67,7 @@ def bench(
 
         pocketfed bench --against stock,onnxruntime --json figures.json --plot figures.png
     """
-    console = Console()
+    console = Terminal()
     with console.status("starting"):
         # Torch takes seconds to import; --help must not wait for it.
         from pocketfed.core.atomic import write_atomically

@@ -4,7 +4,10 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-from rich.console import Console
+
+from pocketfed.simulator.bundle_part import LARGEST_BATCH
+from pocketfed.simulator.finite import finite
+from pocketfed.simulator.terminal import Terminal, telling
 
 
 def bundle(
@@ -42,7 +45,9 @@ def bundle(
     version: Annotated[
         int, typer.Option(min=1, help="Of the release; phones refuse a lower one than theirs.")
     ] = 1,
-    batch: Annotated[int, typer.Option(min=1, max=256, help="Captures per call of inference programs.")] = 1,
+    batch: Annotated[
+        int, typer.Option(min=1, max=LARGEST_BATCH, help="Captures per call of inference programs.")
+    ] = 1,
     int8: Annotated[bool, typer.Option(help="Quantised inference programs too.")] = True,
     coreml: Annotated[bool, typer.Option(help="Programs for Core ML too.")] = True,
     coreml_weights: Annotated[
@@ -57,7 +62,8 @@ def bundle(
         typer.Option("--allow-portable", help="Accept operators that only slow kernels run, and list them."),
     ] = False,
     max_mb: Annotated[
-        float | None, typer.Option("--max-mb", min=0, help="Largest size; above it no bundle is made.")
+        float | None,
+        typer.Option("--max-mb", min=0, callback=finite, help="Largest size; above it no bundle is made."),
     ] = None,
     zipped: Annotated[bool, typer.Option("--zip", help="Also write the folder as one .zip.")] = False,
     force: Annotated[bool, typer.Option("--force", help="Replace a bundle that is there.")] = False,
@@ -79,7 +85,7 @@ def bundle(
 
         pocketfed bundle --backbone timm:mobilenetv3_small_050 --no-coreml -o bundle
     """
-    console = Console()
+    console = Terminal()
     with console.status("starting") as status:
         from pocketfed.core.errors import ConfigError
         from pocketfed.core.plugins import load_plugins
@@ -88,7 +94,7 @@ def bundle(
         from pocketfed.simulator.bundle_place import building_at, choose_place, put
         from pocketfed.simulator.bundling import Options, build_bundle
         from pocketfed.simulator.classifiers import read_heads
-        from pocketfed.simulator.config import build_config, overlay, read_toml
+        from pocketfed.simulator.config_file import build_config, overlay, read_toml
         from pocketfed.simulator.inspection import describe_bundle, slow_kernels
         from pocketfed.simulator.weights import carried_over, learnt
 
@@ -120,8 +126,10 @@ def bundle(
         if weights_from is not None:
             weights, notes = carried_over(weights_from, wanted)
 
+        say = telling(status)
+
         def tell(what: str) -> None:
-            status.update(f"making the bundle: {what}")
+            say(f"making the bundle: {what}")
             if not console.is_terminal:
                 console.print(what, soft_wrap=True)
 
@@ -135,13 +143,11 @@ def bundle(
             tell("putting it into place")
             put(made, place)
     size = made.release.size / 1e6
-    console.print(f"{out}: bundle {made.id[:12]}, version {version}, {size:.1f} MB", highlight=False)
+    console.print(f"{out}: bundle {made.id[:12]}, version {version}, {size:.1f} MB", soft_wrap=True)
     if place.zipped:
-        console.print(
-            f"{place.archive}: all of it in one file", markup=False, highlight=False, soft_wrap=True
-        )
+        console.print(f"{place.archive}: all of it in one file", soft_wrap=True)
     for note in notes:
-        console.print(note, markup=False, highlight=False, soft_wrap=True)
+        console.print(note, soft_wrap=True)
     if signer is None:
         console.print(
             "It is not signed: anybody could have made it. Sign with --key, from: pocketfed keys PREFIX"
@@ -149,6 +155,4 @@ def bundle(
     options_of_verify = "".join(f" --plugin {path}" for path in wanted.plugins) + (
         f" --key {key}.pub" if key else ""
     )
-    console.print(
-        f"Next: pocketfed verify {out}{options_of_verify}", markup=False, highlight=False, soft_wrap=True
-    )
+    console.print(f"Next: pocketfed verify {out}{options_of_verify}", soft_wrap=True)

@@ -4,7 +4,8 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-from rich.console import Console
+
+from pocketfed.simulator.terminal import Terminal
 
 
 def certs(
@@ -37,20 +38,18 @@ def certs(
         raise ConfigError(["--renew keeps the authority and --force replaces it; give one of them"])
     hosts = host or []
     files = renew_certificate(folder, hosts) if renew else make_certificates(folder, hosts, force=force)
-    console = Console()
+    console = Terminal()
     for path, what in (
         (files.ca, "authority: install it on phones, and only this file" + (" (unchanged)" if renew else "")),
         (files.ca_key, "its key: signs certificates that those phones believe; keep it off the server"),
         (files.server, "the server's certificate"),
         (files.server_key, "its key"),
     ):
-        console.print(f"{path}  {what}", markup=False, highlight=False, soft_wrap=True)
+        console.print(f"{path}  {what}", soft_wrap=True)
     start = f"pocketfed serve --bundle BUNDLE --cert {files.server} --key {files.server_key}"
     console.print(
         f"Next: restart the server, which reads its certificate when it starts: {start}"
         if renew
         else f"Next: {start}",
-        markup=False,
-        highlight=False,
         soft_wrap=True,
     )

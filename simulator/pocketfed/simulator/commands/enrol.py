@@ -4,8 +4,9 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-from rich.console import Console
 from rich.table import Column, Table
+
+from pocketfed.simulator.terminal import Terminal
 
 
 def enrol(
@@ -51,7 +52,7 @@ def enrol(
 
         pocketfed enrol --state server --revoke SHA256:47DEQpj8HBSa
     """
-    console = Console()
+    console = Terminal()
     with console.status("starting"):
         # Flower takes seconds to import; --help must not wait for it.
         from pocketfed.mobile_client.flower.home import open_home
@@ -71,15 +72,14 @@ def enrol(
         if makes_state:
             console.print(
                 f"Made the state folder {state}; the server needs the same --state.",
-                highlight=False,
                 soft_wrap=True,
             )
         for phone, is_new in found:
             done = "Enrolled" if is_new else "Enrolled already:"
-            console.print(f"{done} {phone.name}: {phone.fingerprint}", highlight=False, soft_wrap=True)
+            console.print(f"{done} {phone.name}: {phone.fingerprint}", soft_wrap=True)
     for fingerprint in revoke or []:
         phone = revoke_key(state, fingerprint)
-        console.print(f"Revoked {phone.name}: {phone.fingerprint}", highlight=False, soft_wrap=True)
+        console.print(f"Revoked {phone.name}: {phone.fingerprint}", soft_wrap=True)
     if keys or revoke:
         return
     table = Table(

@@ -6,13 +6,18 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-from rich.console import Console
+
+from pocketfed.simulator.finite import finite
+from pocketfed.simulator.terminal import Terminal
 
 
 def inspect(
     folder: Annotated[Path, typer.Argument(metavar="DIR", help="The bundle.")],
     max_mb: Annotated[
-        float | None, typer.Option("--max-mb", min=0, help="Largest size; above it the command ends with 1.")
+        float | None,
+        typer.Option(
+            "--max-mb", min=0, callback=finite, help="Largest size; above it the command ends with 1."
+        ),
     ] = None,
     as_json: Annotated[
         bool, typer.Option("--json", help="The manifest and what was found, as JSON.")
@@ -26,12 +31,14 @@ def inspect(
 
         pocketfed inspect bundle --max-mb 8
     """
-    console = Console()
+    console = Terminal()
     with console.status("reading"):
         from pocketfed.core.bundle import read_bundle
+        from pocketfed.core.visible import visible
         from pocketfed.simulator.inspection import (
             classifiers,
             describe_bundle,
+            headline,
             programs_table,
             signatures,
             slow_kernels,
@@ -44,25 +51,18 @@ def inspect(
         found = {"id": bundle.id, "manifest": bundle.manifest, "programs": [p.to_json() for p in programs]}
         print(json.dumps(found, indent=2))
     else:
-        about = bundle.manifest
         title = f"{folder}: bundle {bundle.id[:12]}, version {bundle.version}, {size:.2f} MB"
-        console.print(title, highlight=False, soft_wrap=True)
-        if "backbone" in about:
-            console.print(
-                f"{about['backbone']}, {bundle.spec.weights:,} weights, {about['features']} features, "
-                f"{about['optimiser']}, batches of {bundle.spec.batch}",
-                highlight=False,
-                soft_wrap=True,
-            )
-        console.print(programs_table(programs))
-        for line in (*signatures(bundle, programs), *classifiers(bundle)):
-            console.print(line, markup=False, highlight=False, soft_wrap=True)
-        for line in slow_kernels(programs):
-            console.print(line, soft_wrap=True)
+        above = [title, *headline(bundle)]
+        below = [*signatures(bundle, programs), *classifiers(bundle), *slow_kernels(programs)]
+        table = programs_table(programs)
+        for part in (*above, table, *below):
+            line = visible(part) if isinstance(part, str) else part
+            console.print(line, soft_wrap=line is not table)
     if max_mb is not None and size > max_mb:
-        Console(stderr=True).print(
+        Terminal(stderr=True).print(
             f"The bundle has {size:.2f} MB, more than {max_mb:g}; leave out what the app does not need "
             "(pocketfed bundle --no-int8, --no-coreml), or choose a smaller backbone.",
-            style="red", highlight=False, soft_wrap=True,
-        )  # fmt: skip
+            style="red",
+            soft_wrap=True,
+        )
         sys.exit(1)

@@ -4,7 +4,8 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-from rich.console import Console
+
+from pocketfed.simulator.terminal import Terminal
 
 
 def keys(
@@ -24,13 +25,11 @@ def keys(
     from pocketfed.core.signing import make_signing_key, public_path
 
     key = make_signing_key(prefix)
-    console = Console()
+    console = Terminal()
     for path, what in (
         (prefix, "signs bundles; keep it to yourself"),
         (public_path(prefix), "goes into apps"),
     ):
-        console.print(f"{path}  {what}", markup=False, highlight=False, soft_wrap=True)
-    console.print(f"Fingerprint: {key.public.fingerprint}", highlight=False)
-    console.print(
-        f"Next: pocketfed bundle --key {prefix} -o bundle", markup=False, highlight=False, soft_wrap=True
-    )
+        console.print(f"{path}  {what}", soft_wrap=True)
+    console.print(f"Fingerprint: {key.public.fingerprint}")
+    console.print(f"Next: pocketfed bundle --key {prefix} -o bundle", soft_wrap=True)

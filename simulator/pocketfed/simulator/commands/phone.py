@@ -7,7 +7,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
-from rich.console import Console
+
+from pocketfed.simulator.finite import finite
+from pocketfed.simulator.terminal import Terminal, telling
 
 if TYPE_CHECKING:
     from pocketfed.core.bundle import Bundle
@@ -39,7 +41,10 @@ def phone(
         Path | None, typer.Option(help="Certificate authority of the server. \\[default: the system's]")
     ] = None,
     look_every: Annotated[
-        float, typer.Option(min=1, max=86_400, help="With --trust: seconds between looks for a newer bundle.")
+        float,
+        typer.Option(
+            min=1, max=86_400, callback=finite, help="With --trust: seconds between looks for a newer bundle."
+        ),
     ] = 600.0,
     policy: Annotated[
         Path | None, typer.Option(help="TOML file that says when this phone may train. \\[default: always]")
@@ -60,7 +65,12 @@ def phone(
     ] = None,
     heartbeat: Annotated[
         float,
-        typer.Option(min=10, max=1800, help="Seconds between heartbeats; offline after two without one."),
+        typer.Option(
+            min=10,
+            max=1800,
+            callback=finite,
+            help="Seconds between heartbeats; offline after two without one.",
+        ),
     ] = 60.0,
     rounds: Annotated[
         int | None, typer.Option(min=1, help="Stop after so many answered instructions. \\[default: never]")
@@ -88,7 +98,7 @@ def phone(
     """
     # From here on, since starting takes seconds. An exception is a clean end: what is at work is in the journal.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
-    console = Console()
+    console = Terminal()
     try:
         with console.status("starting"):
             # Torch and its like take seconds to import; --help must not wait for them.
@@ -138,7 +148,7 @@ def phone(
             part = Participation(terms, place, key, gate, threads_for)
             if bundle is not None:
                 with console.status("opening the bundle") as status:
-                    parts = open_bundle(bundle, place.folder / "bundle", status.update)
+                    parts = open_bundle(bundle, place.folder / "bundle", telling(status))
                 part.work_with(parts)
                 return
             assert trusted is not None  # as one of the two is given

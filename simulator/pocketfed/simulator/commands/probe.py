@@ -4,7 +4,8 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-from rich.console import Console
+
+from pocketfed.simulator.terminal import Terminal, telling
 
 
 def probe(
@@ -51,7 +52,7 @@ def probe(
 
         pocketfed bundle --from runs/demo --head photos.head -o bundle
     """
-    console = Console()
+    console = Terminal()
     with console.status("starting") as status:
         # Torch takes seconds to import; --help must not wait for it.
         from pocketfed.core.errors import ConfigError
@@ -80,16 +81,13 @@ def probe(
         make_room(out, "--out")
         kind = Modality(modality) if modality else Modality.PHOTO if photos else Modality.SOUND
         labelled = Labelled(kind, photos or sounds, seed)
-        head = probe_model(read_model(model), labelled, status.update)
+        head = probe_model(read_model(model), labelled, telling(status))
         save_head(out, head)
     trial = head.trial
     console.print(classes_table(head))
     console.print(
         f"{trial.accuracy:.1%} of {sum(trial.held_out)} held-out clips are named rightly; always naming the commonest "
-        f"class: {trial.chance:.1%}",
-        highlight=False, soft_wrap=True,
+        f"class: {trial.chance:.1%}", soft_wrap=True,
     )  # fmt: skip
-    console.print(
-        f"{out}: {head.about}, {len(head.classes)} classes", markup=False, highlight=False, soft_wrap=True
-    )
-    console.print(f"Next: pocketfed bundle --head {out}, of the same weights", markup=False, soft_wrap=True)
+    console.print(f"{out}: {head.about}, {len(head.classes)} classes", soft_wrap=True)
+    console.print(f"Next: pocketfed bundle --head {out}, of the same weights", soft_wrap=True)

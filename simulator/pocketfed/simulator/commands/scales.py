@@ -4,8 +4,9 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-from rich.console import Console
 from rich.table import Table
+
+from pocketfed.simulator.terminal import Terminal
 
 
 def scales(
@@ -48,12 +49,12 @@ def scales(
 
         pocketfed scales --from runs/ghost-search -o ghost.safetensors
     """
-    console = Console()
+    console = Terminal()
     with console.status("starting"):
         from pocketfed.core.backbones.scales_file import write_scales
         from pocketfed.core.errors import ConfigError
         from pocketfed.simulator import run_folder
-        from pocketfed.simulator.config import read_toml
+        from pocketfed.simulator.config_file import read_toml
         from pocketfed.simulator.display import Display
         from pocketfed.simulator.outputs import make_room
         from pocketfed.simulator.scales import found_scales, search_config

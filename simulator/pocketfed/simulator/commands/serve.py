@@ -8,7 +8,8 @@ from pathlib import Path
 from typing import Annotated, Literal
 
 import typer
-from rich.console import Console
+
+from pocketfed.simulator.terminal import Terminal, telling
 
 
 def serve(
@@ -79,7 +80,7 @@ def serve(
     from pocketfed.server.process_memory import leave_out_what_is_there, share_arenas
 
     share_arenas()
-    console = Console(stderr=True)
+    console = Terminal(stderr=True)
     with console.status("starting"):
         # Torch and Flower take seconds to import; --help must not wait for them.
         from pocketfed.core.errors import ConfigError
@@ -94,7 +95,7 @@ def serve(
         from pocketfed.server.watch.token import needs_token
         from pocketfed.server.watch.watcher import Everyone
         from pocketfed.simulator.commands.phone import check_address
-        from pocketfed.simulator.config import build_config, read_toml
+        from pocketfed.simulator.config_file import build_config, read_toml
         from pocketfed.simulator.deployment import Place
         from pocketfed.simulator.deployment import serve as run_server
         from pocketfed.simulator.edge import HOME, Upstream, serve_edge
@@ -121,7 +122,7 @@ def serve(
         settings = build_config(read_toml(config)) if config else None
     with exclusive_state(state):
         with console.status("opening the bundle") as status:
-            run = open_run(state, bundle, settings, rounds, status.update)
+            run = open_run(state, bundle, settings, rounds, telling(status))
         if insecure:
             beyond = " beyond this machine: whoever is on the way can read and change weights"
             console.print(
@@ -141,17 +142,15 @@ def serve(
 
         def ready(url: str) -> None:
             page = f"{url}/?token={token}" if token else f"{url}/"
-            console.print(f"Serving phones at {url}\nPage: {page}", highlight=False, soft_wrap=True)
+            console.print(f"Serving phones at {url}\nPage: {page}", soft_wrap=True)
             signed = "signed" if run.bundle.signature else "not signed, so phones cannot install it from here"
             console.print(
                 f"Bundle: {url}/bundle (version {run.bundle.version}, {signed})",
-                highlight=False,
                 soft_wrap=True,
             )
             if not open_to_all:
                 console.print(
                     f"Enrol phones with: pocketfed enrol --state {state} KEY.pub",
-                    highlight=False,
                     soft_wrap=True,
                 )
 
@@ -162,12 +161,12 @@ def serve(
             if upstream is not None:
                 above = Upstream(upstream, upstream_home or state / HOME, upstream_ca)
                 serve_edge(run, place, above, watcher, metrics, scoreboard, ready, stop.is_set)
-                console.print("Stopped. The same command goes on.", highlight=False, soft_wrap=True)
+                console.print("Stopped. The same command goes on.", soft_wrap=True)
                 return
             run_server(run, place, watcher, metrics, scoreboard, ready, stop.is_set)
         spent = None if stop.is_set() else spent_up(run.config, run.folder.path)
         done = "Stopped" if stop.is_set() else spent or f"All {run.config.rounds} rounds are finished"
-        console.print(f"{done}. Checkpoints: {run.folder.checkpoints}", highlight=False, soft_wrap=True)
+        console.print(f"{done}. Checkpoints: {run.folder.checkpoints}", soft_wrap=True)
         sys.stdout.flush()
 
 

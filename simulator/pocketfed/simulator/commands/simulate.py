@@ -6,7 +6,8 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-from rich.console import Console
+
+from pocketfed.simulator.terminal import Terminal
 
 
 def simulate(
@@ -81,12 +82,12 @@ def simulate(
 
         pocketfed simulate --resume runs/20260101-120000
     """
-    console = Console()
+    console = Terminal()
     with console.status("starting"):
         # Torch and Flower take seconds to import; --help must not wait for them.
         from pocketfed.core.errors import ConfigError
         from pocketfed.simulator import run_folder
-        from pocketfed.simulator.config import build_config, overlay, read_toml
+        from pocketfed.simulator.config_file import build_config, overlay, read_toml
         from pocketfed.simulator.display import Display, summary_table
         from pocketfed.simulator.simulate import simulate as run_simulation
 

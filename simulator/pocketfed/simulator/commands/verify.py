@@ -5,7 +5,8 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-from rich.console import Console
+
+from pocketfed.simulator.terminal import Terminal, telling
 
 
 def verify(
@@ -40,9 +41,10 @@ def verify(
 
         what = "--signature-only without a key checks no signature; add --key FILE, the public key that must have signed"
         raise ConfigError([f"{what} {folder}"])
-    console = Console()
+    console = Terminal()
     with console.status("starting") as status:
         from rich.table import Table
+        from rich.text import Text
 
         from pocketfed.core.bundle import read_bundle
         from pocketfed.core.signing import read_verifying_key
@@ -52,7 +54,6 @@ def verify(
         signed = f"signed by {trusted.fingerprint}" if trusted else "signature not checked (give --key)"
         console.print(
             f"{folder}: bundle {bundle.id[:12]}, version {bundle.version}, {len(bundle.release.files)} files, {signed}",
-            highlight=False,
             soft_wrap=True,
         )
         if signature_only:
@@ -62,22 +63,26 @@ def verify(
         from pocketfed.simulator.verification import verify_programs
 
         load_plugins(plugin or [])
-        rows = list(verify_programs(bundle, lambda name: status.update(f"running {name}")))
+        say = telling(status)
+        rows = list(verify_programs(bundle, lambda name: say(f"running {name}")))
     table = Table("what", "precision", "error, at most", "lost", "")
     former = ""
     for row in rows:
         if row.program != former:
             table.add_section()
-            table.add_row(f"[bold]{row.program}[/bold]")
+            table.add_row(Text(row.program, "bold"))
         former = row.program
         table.add_row(
             f"  {row.what}", row.precision, f"{row.error:.1e}, {row.bound:.0e}",
-            f"{row.lost:.1%}" if row.lost else "", "ok" if row.agrees else "[red]disagrees[/red]",
+            f"{row.lost:.1%}" if row.lost else "", "ok" if row.agrees else Text("disagrees", "red"),
         )  # fmt: skip
+        if row.place and not row.agrees:
+            table.add_row(f"    most the {row.place}")
     console.print(table)
     console.print(
-        "Errors are shares of the largest magnitude of eager PyTorch's result. Lost is the share of what tells captures "
-        f"apart: at most {MOST_LOST:.0%}; a program that ignores its captures loses 100 %."
+        "Errors are shares of the largest magnitude of eager PyTorch's result; in steps each slice is judged by itself, or by a "
+        "tenth of the largest slice if that is more. Lost is the share "
+        f"of what tells captures apart: at most {MOST_LOST:.0%}; a program that ignores its captures loses 100 %."
     )
     if not all(row.agrees for row in rows):
         sys.exit(1)
