@@ -2,7 +2,8 @@
 
 import os
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,14 +13,46 @@ import pytest
 import torch
 from numpy.typing import NDArray
 
+from pocketfed.core.backbones import BACKBONES
 from pocketfed.core.learning_step import Method, step_method
 from pocketfed.core.learning_task import LearningTask, initial_weights, learning_task
 from pocketfed.core.modality import Modality
+from pocketfed.core.plugins import LOADED
 from pocketfed.core.views import PhotoView, SoundView, View
+from pocketfed.server.aggregators import AGGREGATORS
 from pocketfed.simulator.cli import main
 from pocketfed.simulator.run_folder import Record
 
 REPOSITORY = Path(__file__).resolve().parent.parent
+
+
+@contextmanager
+def _registries_kept() -> Iterator[None]:
+    """What plug-ins add to this process is gone afterwards, so that the order of tests decides nothing."""
+    tables: tuple[dict[str, Any], ...] = (BACKBONES, AGGREGATORS, LOADED)
+    before = [dict(table) for table in tables]
+    modules = set(sys.modules)
+    yield
+    for table, kept in zip(tables, before, strict=True):
+        table.clear()
+        table.update(kept)
+    for name in set(sys.modules) - modules:
+        if name.startswith("pocketfed_plugin_"):
+            del sys.modules[name]
+
+
+@pytest.fixture(autouse=True, scope="module")
+def registries_of_a_file() -> Iterator[None]:
+    """Plug-ins that a file's fixtures load are there for that file's tests."""
+    with _registries_kept():
+        yield
+
+
+@pytest.fixture(autouse=True)
+def registries_of_a_test() -> Iterator[None]:
+    """Plug-ins that a test loads are there for that test."""
+    with _registries_kept():
+        yield
 
 
 @pytest.fixture(scope="session")

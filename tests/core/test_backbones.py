@@ -55,19 +55,14 @@ def test_unknown_names_say_what_there_is() -> None:
         build_backbone("timm:mobilenetv3_smal_050")
 
 
-def test_a_plugin_registers_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_plugin_registers_once(tmp_path: Path) -> None:
     path = tmp_path / "mine.py"
     path.write_text(PLUGIN)
     before = set(sys.modules)
-    try:
-        load_plugins([path, path])
-        backbone, features = build_backbone("from-outside")
-        assert backbone(torch.rand(2, 3, 8, 8)).shape == (2, features)
-        assert (
-            len([name for name in set(sys.modules) - before if name.startswith("pocketfed_plugin_mine")]) == 1
-        )
-    finally:
-        BACKBONES.pop("from-outside", None)
+    load_plugins([path, path])
+    backbone, features = build_backbone("from-outside")
+    assert backbone(torch.rand(2, 3, 8, 8)).shape == (2, features)
+    assert len([name for name in set(sys.modules) - before if name.startswith("pocketfed_plugin_mine")]) == 1
 
 
 def test_all_bad_plugins_are_named_at_once(tmp_path: Path) -> None:
@@ -101,13 +96,8 @@ def test_the_table_in_the_docs_is_true() -> None:
 
 def test_the_code_in_the_docs_runs(tmp_path: Path) -> None:
     page = (REPOSITORY / "docs" / "backbones.md").read_text()
-    before = dict(BACKBONES)
-    try:
-        for i, block in enumerate(re.findall(r"```python\n(.*?)```", page, flags=re.DOTALL)):
-            path = tmp_path / f"block{i}.py"
-            path.write_text(block)
-            load_plugins([path])
-        assert build_backbone("van-lka-7")[1] == 128
-    finally:
-        BACKBONES.clear()
-        BACKBONES.update(before)
+    for i, block in enumerate(re.findall(r"```python\n(.*?)```", page, flags=re.DOTALL)):
+        path = tmp_path / f"block{i}.py"
+        path.write_text(block)
+        load_plugins([path])
+    assert build_backbone("van-lka-7")[1] == 128

@@ -1,7 +1,7 @@
 """A bundle is from anywhere: it says by hash which Python files it was made with, and none is imported on its word."""
 
 import sys
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -32,10 +32,9 @@ register(
 
 
 @pytest.fixture(autouse=True)
-def forget(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[], None]]:
+def forget(monkeypatch: pytest.MonkeyPatch) -> Callable[[], None]:
     """Forgets what the process has imported, as another machine would never have."""
     monkeypatch.setattr("pocketfed.export.program.task_program", lambda *arguments: b"program")
-    loaded = dict(LOADED)
 
     def forget() -> None:
         LOADED.clear()
@@ -43,9 +42,7 @@ def forget(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[], None]]:
         for name in [name for name in sys.modules if name.startswith("pocketfed_plugin_toy")]:
             del sys.modules[name]
 
-    yield forget
-    forget()
-    LOADED.update(loaded)
+    return forget
 
 
 def made_in(folder: Path) -> Bundle:

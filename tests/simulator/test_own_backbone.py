@@ -5,8 +5,7 @@ Everything runs on one small network, so that classifiers and weights that are c
 
 import json
 import shutil
-import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
@@ -14,7 +13,6 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from pocketfed.core.backbones import BACKBONES
 from pocketfed.core.bundle import Contents, read_bundle, write_bundle
 from pocketfed.core.errors import MigrationError
 from pocketfed.core.head import read_head
@@ -57,7 +55,7 @@ batch = 4
 
 
 @pytest.fixture(scope="module")
-def place(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The plug-in, photos of two classes, the darker of which has more, and a configuration."""
     place = tmp_path_factory.mktemp("own")
     (place / "toy.py").write_text(TOY)
@@ -68,10 +66,7 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
         for i in range(count):
             pixels = level + rng.integers(0, 100, (16, 16, 3), dtype=np.uint8)
             Image.fromarray(pixels).save(place / "photos" / name / f"{i}.png")
-    yield place
-    BACKBONES.pop("toy", None)
-    for name in [name for name in sys.modules if name.startswith("pocketfed_plugin_toy")]:
-        del sys.modules[name]
+    return place
 
 
 @pytest.fixture

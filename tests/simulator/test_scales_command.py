@@ -1,6 +1,6 @@
 """`pocketfed scales`: a search from captures to a file with which a network can be built."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -8,7 +8,6 @@ import pytest
 import torch
 from torch import nn
 
-from pocketfed.core.backbones import BACKBONES
 from pocketfed.core.backbones.linear_branches import Form
 from pocketfed.core.backbones.repvgg import RepVgg, Size
 from pocketfed.core.backbones.scales_file import about_scales, read_scales
@@ -33,10 +32,9 @@ register("small-hs", lambda: RepVgg(Size((6, 8), (1, 2), (2, 2), nn.SiLU), Form.
 
 
 @pytest.fixture
-def plugin(tmp_path: Path) -> Iterator[Path]:
+def plugin(tmp_path: Path) -> Path:
     (tmp_path / "small.py").write_text(PLUGIN)
-    yield tmp_path / "small.py"
-    BACKBONES.pop("small-hs", None)
+    return tmp_path / "small.py"
 
 
 @pytest.mark.long

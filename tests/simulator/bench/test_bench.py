@@ -4,14 +4,13 @@ import json
 import os
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from pocketfed.core.backbones import BACKBONES
 from pocketfed.core.bundle import Contents, write_bundle
 from pocketfed.core.errors import BenchmarkError, BundleError
 from pocketfed.core.layout import Layout
@@ -66,14 +65,10 @@ register("summed", Summed, features=8)
 
 
 @pytest.fixture
-def plugin(tmp_path: Path) -> Iterator[Path]:
+def plugin(tmp_path: Path) -> Path:
     path = tmp_path / "networks.py"
     path.write_text(NETWORK + SUMMED)
-    yield path
-    for name in ("tiny", "summed"):
-        BACKBONES.pop(name, None)
-    for name in [name for name in sys.modules if name.startswith("pocketfed_plugin_networks")]:
-        del sys.modules[name]
+    return path
 
 
 @pytest.mark.long

@@ -1,11 +1,9 @@
 """A survey of one backbone: every program is really made; only the stopwatch, which `test_bench` holds, is left out."""
 
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from pocketfed.core.backbones import BACKBONES
 from pocketfed.simulator.bench import survey
 from pocketfed.simulator.bench.contest import Contest
 from pocketfed.simulator.bench.run import Row
@@ -44,11 +42,9 @@ class Phases:
 
 
 @pytest.fixture
-def plugin(tmp_path: Path) -> Iterator[Path]:
+def plugin(tmp_path: Path) -> Path:
     (tmp_path / "survey_networks.py").write_text(NETWORKS)
-    yield tmp_path / "survey_networks.py"
-    for name in ("tiny-survey", "summed-survey"):
-        BACKBONES.pop(name, None)
+    return tmp_path / "survey_networks.py"
 
 
 @pytest.mark.long
