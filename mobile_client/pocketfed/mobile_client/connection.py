@@ -1,6 +1,5 @@
 """Connections to a server over HTTPS: whom to trust, and what is tried again, since waiting may help."""
 
-import random
 import ssl
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -11,6 +10,7 @@ from urllib.parse import urlsplit
 import httpx
 
 from pocketfed.core.errors import KeyFileError, ServerError, Unreachable
+from pocketfed.mobile_client.jitter import jitter
 
 TRY_AGAIN = (408, 429, 502, 503, 504)
 """Statuses that may be others a little later."""
@@ -38,7 +38,7 @@ class Retry:
 
     def wait(self, attempt: int) -> float:
         """Seconds to wait after the attempt with this number, from 0."""
-        return random.uniform(0, min(self.most, self.first * 2**attempt))
+        return jitter(0, min(self.most, self.first * 2**attempt))
 
 
 def trust(ca: Path | None) -> ssl.SSLContext:

@@ -1,7 +1,6 @@
 """The agent: asks a server for work, has it done, and brings back the answer. It knows nothing of training."""
 
 import logging
-import random
 import threading
 import time
 from collections.abc import Callable
@@ -23,6 +22,7 @@ from pocketfed.mobile_client.flower.membership import UNAUTHENTICATED, Membershi
 from pocketfed.mobile_client.flower.objects import Records, object_id
 from pocketfed.mobile_client.flower.task import Failure, Handle, Question, Task, build_answer, read_answer
 from pocketfed.mobile_client.flower.transfer import Delivery, deliver, fetch
+from pocketfed.mobile_client.jitter import jitter
 
 MAX_TRIES = 3
 """How often work may end with the process before it is given up: it may be what ends the process."""
@@ -52,7 +52,7 @@ class Pace:
     def wait(self, idle: int) -> float:
         """Seconds to wait after so many polls in vain, up to a fifth more or less than the rule says."""
         steps = min(idle, 100)  # a float does not hold the power of a week
-        return min(self.most, self.first * self.growth**steps) * random.uniform(0.8, 1.2)
+        return min(self.most, self.first * self.growth**steps) * jitter(0.8, 1.2)
 
 
 class Agent:

@@ -2,7 +2,6 @@
 
 import json
 import logging
-import random
 import threading
 import time
 from collections.abc import Callable
@@ -13,6 +12,7 @@ from pocketfed.core.atomic import write_atomically
 from pocketfed.core.errors import CallRefused, MalformedObject, ServerError, Unreachable
 from pocketfed.mobile_client.flower.fleet import Fleet
 from pocketfed.mobile_client.flower.home import writing
+from pocketfed.mobile_client.jitter import jitter
 
 KEY_IN_USE, REGISTRATION_CLOSED, NOT_ACTIVATED = 23, 2001, 2004
 """Error codes of Flower."""
@@ -189,5 +189,5 @@ class Membership:
 
 def keep_alive(beat: Callable[[], None], interval: float, stop: threading.Event) -> None:
     """Beat until `stop` is set, somewhat more often than every `interval` seconds and not in step with others."""
-    while not stop.wait(interval * random.uniform(0.7, 0.9)):
+    while not stop.wait(interval * jitter(0.7, 0.9)):
         beat()
