@@ -5,7 +5,7 @@ import itertools
 import math
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +13,7 @@ import httpx
 import numpy as np
 import pytest
 from cryptography.hazmat.primitives.asymmetric import ec
+from flwr.app import Message
 from flwr.superlink.routers.fleet.router import router
 
 from pocketfed.core.errors import CallRefused
@@ -24,7 +25,6 @@ from pocketfed.mobile_client.flower.fleet import Fleet
 from pocketfed.mobile_client.flower.key import PhoneKey
 from pocketfed.mobile_client.flower.objects import Records
 from pocketfed.mobile_client.flower.task import Answer, Question
-from pocketfed.server import fleet_grid
 from pocketfed.server.aggregators import FedAvg, GlobalModel
 from pocketfed.server.fleet_grid import FleetGrid
 from pocketfed.server.outcome import Kind
@@ -245,18 +245,27 @@ def test_an_answer_that_expires_before_the_server_looks_is_freed(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Flower puts an error in its place, and forgets which answer that was."""
-    monkeypatch.setattr(fleet_grid, "POLL", 1.0)
+    looking = threading.Lock()
 
     def is_late(server: Fleet, node: int, question: Question, records: Records) -> None:
         def change(request: Any) -> None:
             request.messages_list[0].metadata.ttl = 0.4
 
-        assert all(send(server, node, question, records, with_tree(change)))
+        with looking:
+            assert all(send(server, node, question, records, with_tree(change)))
+            time.sleep(0.5)
 
     diary = Diary()
     terms = Terms(deadline=20.0, in_order=False)
     rounds = Rounds(LAYOUT, FedAvg(), lambda r: Plan(r, 0, {}, False, Hyper()), seed=0, terms=terms)
     with serving(tmp_path) as (server, url), rogue(url, 9, is_late, bad_round=1):
+        answers = server.answers
+
+        def not_before_it_expired(instructions: Collection[str]) -> list[tuple[Message, tuple[str, ...]]]:
+            with looking:
+                return answers(instructions)
+
+        monkeypatch.setattr(server, "answers", not_before_it_expired)
         run_rounds(FleetGrid(server), rounds, Roster(), GlobalModel(START), (1,), diary)
         assert [failure.kind for failure in diary.outcomes[0].failures] == [Kind.SILENT]
         assert len(server.objects) == 0
