@@ -3,27 +3,32 @@
     python benchmarks/bundle_parity.py --out bundles compact timm:mobilenetv3_small_050 repvgg
     python benchmarks/bundle_parity.py --out bundles            # the phone sizes of all families
     python benchmarks/bundle_parity.py --out bundles --photos cifar10_subset.npz resnet18
+    python benchmarks/bundle_parity.py --out bundles runs/ghost-half
 
-One at a time, as `pocketfed bundle` and `pocketfed verify` do it, untrained, the default configuration: both modalities,
-of captures that the package makes, or those that are given. If they have labels, int8 is also judged by k-NN: what it
-takes from the accuracy of the same untrained weights. What was found stays in the folder, so that a second call goes on
-where the first one ended; the table has all of it.
+One at a time, as `pocketfed bundle` and `pocketfed verify` do it. A name is an untrained network in the default
+configuration: both modalities, of captures that the package makes, or those that are given. The folder of a simulation
+has captures and trained weights of its own. If captures have labels, int8 is also judged by k-NN: what it takes from the
+accuracy of the same weights. What was found stays in the folder, so that a second call goes on where the first one ended;
+the table has all of it.
 """
 
 import json
 import shutil
 import time
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
 
+import numpy as np
 import torch
 import typer
+from numpy.typing import NDArray
 
 from pocketfed.core.backbones import PHONES
 from pocketfed.core.bundle import Bundle
 from pocketfed.core.captures import Split
-from pocketfed.core.errors import PocketfedError
+from pocketfed.core.errors import PocketfedError, RunFolderError
 from pocketfed.core.evaluation import clip_labels, is_labelled, nearest
 from pocketfed.core.modality import Modality
 from pocketfed.export.coreml.compression import choose_weights
@@ -33,6 +38,7 @@ from pocketfed.simulator.bundling import Options, build_bundle
 from pocketfed.simulator.config import Config
 from pocketfed.simulator.config_file import build_config
 from pocketfed.simulator.parity import Parity
+from pocketfed.simulator.run_folder import reopen
 from pocketfed.simulator.simulate import load_captures
 from pocketfed.simulator.verification import verify_programs
 
@@ -53,9 +59,27 @@ KINDS = {
 """Columns of the table, and the programs of both modalities in each."""
 
 
+@dataclass(frozen=True)
+class Subject:
+    """What one row of the table is about.
+
+    Attributes:
+        key: name of its record.
+        label: in the table.
+        config: backbone and captures.
+        weights: float32 [p]; untrained ones if None.
+    """
+
+    key: str
+    label: str
+    config: Config
+    weights: NDArray[np.float32] | None
+
+
 def main(
-    backbones: Annotated[
-        list[str] | None, typer.Argument(help="Networks. [default: all phone sizes]")
+    subjects: Annotated[
+        list[str] | None,
+        typer.Argument(help="Networks, or folders of simulations. [default: all phone sizes]"),
     ] = None,
     out: Annotated[Path, typer.Option(help="Folder of what was found; made.")] = Path("runs/bundle_parity"),
     photos: Annotated[Path | None, typer.Option(help="As `pocketfed simulate` takes them.")] = None,
@@ -63,30 +87,42 @@ def main(
     coreml_weights: Annotated[str, typer.Option(help="As `pocketfed bundle` takes it.")] = "float16",
     table_only: Annotated[bool, typer.Option("--table", help="Build nothing; print what is there.")] = False,
 ) -> None:
-    """Build and verify a bundle of each backbone, and print a table in Markdown."""
+    """Build and verify a bundle of each, and print a table in Markdown."""
     torch.set_num_threads(1)
     out.mkdir(parents=True, exist_ok=True)
-    names = backbones or list(EVERY)
     options = Options(coreml_weights=choose_weights(coreml_weights))
     captures = {"photos": photos, "sounds": sounds, "photos_limit": BANK, "sounds_limit": BANK}
-    for name in names:
-        record = out / f"{name.replace(':', '-')}.json"
+    chosen = [subject_of(name, captures) for name in subjects or EVERY]
+    for subject in chosen:
+        record = out / f"{subject.key}.json"
         if not table_only and not record.exists():
-            config = build_config({"learning": {"backbone": name}, "captures": captures})
-            found = examine(config, options, out / "bundle")
+            found = examine(subject, options, out / "bundle")
             record.write_text(json.dumps(found, indent=2) + "\n")
-            print(f"{name}: {found['seconds']:.0f} s {found.get('failed', '')}", flush=True)
+            print(f"{subject.label}: {found['seconds']:.0f} s {found.get('failed', '')}", flush=True)
     records = {path.stem: json.loads(path.read_text()) for path in sorted(out.glob("*.json"))}
-    print("\n".join(table([records[n] for name in names if (n := name.replace(":", "-")) in records])))
+    print("\n".join(table([records[subject.key] for subject in chosen if subject.key in records])))
 
 
-def examine(config: Config, options: Options, place: Path) -> dict[str, Any]:
+def subject_of(name: str, captures: Mapping[str, Any]) -> Subject:
+    """An untrained network by its name, or what a simulation has learnt by its folder."""
+    if not Path(name).is_dir():
+        config = build_config({"learning": {"backbone": name}, "captures": captures})
+        return Subject(name.replace(":", "-"), f"`{name}`", config, None)
+    _, config, checkpoint = reopen(Path(name))
+    if checkpoint is None:
+        raise RunFolderError(f"{name} has no checkpoint; let the run finish a round first")
+    backbone, rounds = config.learning.backbone, checkpoint.round
+    key = f"{backbone.replace(':', '-')}-round-{rounds}"
+    return Subject(key, f"`{backbone}`, {rounds} rounds", config, checkpoint.weights)
+
+
+def examine(subject: Subject, options: Options, place: Path) -> dict[str, Any]:
     """Build and verify one bundle; what is found as JSON values."""
     shutil.rmtree(place, ignore_errors=True)
     began = time.monotonic()
-    found: dict[str, Any] = {"backbone": config.learning.backbone}
+    found: dict[str, Any] = {"label": subject.label}
     try:
-        bundle = build_bundle(config, None, place, options, None, lambda what: None)
+        bundle = build_bundle(subject.config, subject.weights, place, options, None, lambda what: None)
         found |= {"weights": bundle.spec.weights, "built": time.monotonic() - began}
         rows = list(verify_programs(bundle, lambda what: None))
         found["programs"] = {
@@ -95,7 +131,7 @@ def examine(config: Config, options: Options, place: Path) -> dict[str, Any]:
         found["disagree"] = sorted({row.program for row in rows if not row.agrees})
         found["int8_knn"] = {
             modality: points_of(bundle, modality, split)
-            for modality, split in load_captures(config).items()
+            for modality, split in load_captures(subject.config).items()
             if is_labelled(split)
         }
     except PocketfedError as error:
@@ -142,14 +178,14 @@ def table(records: Sequence[Mapping[str, Any]]) -> list[str]:
     for record in records:
         if "failed" in record:
             lines.append(
-                f"| `{record['backbone']}` | does not build: {record['failed']} |{' |' * (len(KINDS) + 2)}"
+                f"| {record['label']} | does not build: {record['failed']} |{' |' * (len(KINDS) + 2)}"
             )
             continue
         cells = [_cell(record["programs"], programs) for programs in KINDS.values()]
         cells.append(", ".join(f"{points:+.1f}" for points in record.get("int8_knn", {}).values()))
         wrong = [f"`{kind}`" for kind, names in KINDS.items() if set(names) & set(record["disagree"])]
         agrees = f"not {', '.join(wrong)}" if wrong else "agrees"
-        lines.append(f"| `{record['backbone']}` | {record['weights']:,} | {' | '.join(cells)} | {agrees} |")
+        lines.append(f"| {record['label']} | {record['weights']:,} | {' | '.join(cells)} | {agrees} |")
     return lines
 
 
