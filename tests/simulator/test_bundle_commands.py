@@ -35,6 +35,7 @@ from pocketfed.simulator.config import Config
 from pocketfed.simulator.config_file import build_config
 from pocketfed.simulator.parity import CAPTURES_EACH, Parity, distance, in_batches, lost_of
 from pocketfed.simulator.program import task_of
+from pocketfed.simulator.verification import useless_int8
 from tests.conftest import Shown
 from tests.simulator.capture_folders import make_captures
 from tests.small_network import SMALL
@@ -583,6 +584,44 @@ def test_the_command_makes_it_signs_it_and_zips_it(folder: Path, tmp_path: Path,
     assert "It is not signed" in unsigned.out
     assert np.array_equal(read_bundle(out).weights, bundle.weights)
     assert not [path for path in out.parent.iterdir() if path.name.startswith(".")]
+
+
+FLAT = """
+from torch import nn
+from pocketfed.core.backbones import register
+
+def build():
+    layers = nn.Sequential(nn.Conv2d(3, 8, 3, 2, 1), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(8, 8))
+    nn.init.constant_(layers[-1].bias, 1000.0)
+    return layers
+
+register("flat", build, 8)
+"""
+
+
+def test_int8_that_is_of_no_use_is_said_when_the_bundle_is_made(
+    folder: Path, tmp_path: Path, pocketfed: Run
+) -> None:
+    """Features around 1,000 that differ by less than 1 are all the same in 8 bits."""
+    (tmp_path / "flat.py").write_text(FLAT)
+    (tmp_path / "flat.toml").write_text(
+        f"""
+        plugins = ["{tmp_path / "flat.py"}"]
+        captures = {{ photos = "{folder / "captures" / "photos"}", side = 16 }}
+        learning = {{ batch = 4, backbone = "flat" }}
+        """
+    )
+    made = pocketfed("bundle", tmp_path / "flat.toml", "--out", tmp_path / "flat", "--no-coreml")
+    assert made.code == 0
+    assert re.search(r"embed_photo_int8\.pte is of no use with these weights: (\d+)% of", made.out)
+    assert all(way in made.out for way in ("--from RUN", "--no-int8"))
+    shown = pocketfed("verify", tmp_path / "flat", "--plugin", tmp_path / "flat.py")
+    assert (shown.code, shown.out.count("disagrees")) == (1, 1)
+
+
+def test_int8_that_is_of_use_is_not_mentioned(folder: Path) -> None:
+    bundle = read_bundle(folder / "made")
+    assert list(useless_int8(bundle, task_of(config(folder), [Modality.PHOTO]))) == []
 
 
 def test_mistakes_cost_nothing_that_is_there(folder: Path, tmp_path: Path, pocketfed: Run) -> None:

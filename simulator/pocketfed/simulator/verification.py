@@ -24,7 +24,9 @@ from pocketfed.simulator.config import Config
 from pocketfed.simulator.coreml_verification import verify_core_ml
 from pocketfed.simulator.manifest_check import check_entry, check_manifest
 from pocketfed.simulator.parity import (
+    BOUNDS,
     CAPTURES_EACH,
+    MOST_LOST,
     Parity,
     distance,
     embedded,
@@ -69,6 +71,26 @@ def verify_programs(bundle: Bundle, tell: Callable[[str], None]) -> Iterator[Par
         with _blaming(f"{path} does not run"):
             rows = list(_verify(bundle, config, task, captures, str(name), about))
         yield from rows
+
+
+def useless_int8(bundle: Bundle, task: LearningTask) -> Iterator[str]:
+    """A sentence for each int8 program of a bundle just made that `verify_programs` would find to disagree.
+
+    It is not the program's fault: features that differ from capture to capture by less than 8 bits of their magnitude
+    can say, as those of many an untrained network do, are the same to int8.
+    """
+    for name, about in bundle.manifest["programs"].items():
+        if about["runtime"] != "executorch" or about.get("precision") != "int8":
+            continue
+        captures = {modality: _captures(task, modality) for modality in task.views}
+        for row in _inference(bundle, task, captures, name, about):
+            if not row.agrees:
+                yield (
+                    f"{name} is of no use with these weights: {row.lost:.0%} of what tells captures apart is lost (verify "
+                    f"accepts {MOST_LOST:.0%}), and its largest error is {row.error:.0%} (verify accepts "
+                    f"{BOUNDS[row.precision]:.0%}); bundle weights that have learnt more (--from RUN), or leave int8 out "
+                    "(--no-int8)"
+                )
 
 
 @contextmanager

@@ -96,6 +96,8 @@ def bundle(
         from pocketfed.simulator.classifiers import read_heads
         from pocketfed.simulator.config_file import build_config, overlay, read_toml
         from pocketfed.simulator.inspection import describe_bundle, slow_kernels
+        from pocketfed.simulator.program import recorded, task_of
+        from pocketfed.simulator.verification import useless_int8
         from pocketfed.simulator.weights import carried_over, learnt
 
         problems = []
@@ -140,6 +142,9 @@ def bundle(
         with building_at(place.out) as folder:
             made = build_bundle(wanted, weights, folder / "bundle", options, signer, tell)
             notes += slow_kernels(describe_bundle(made)) if wanted.allow_portable else []
+            if int8:
+                tell("trying what is in int8")
+                notes += useless_int8(made, task_of(wanted, recorded(wanted)))
             tell("putting it into place")
             put(made, place)
     size = made.release.size / 1e6
