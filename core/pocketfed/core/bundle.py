@@ -167,6 +167,11 @@ def write_bundle(folder: Path, contents: Contents, key: SigningKey | None = None
     return read_bundle(folder)
 
 
+def is_bundle(path: Path) -> bool:
+    """Whether there is a folder with a manifest, of whatever kind; what cannot be looked at is none."""
+    return os.path.isfile(path / MANIFEST)
+
+
 def read_bundle(folder: Path, trusted: VerifyingKey | None = None) -> Bundle:
     """Read a bundle and check that it is whole.
 

@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from pocketfed.core.bundle import Bundle, Contents, read_bundle, write_bundle
+from pocketfed.core.bundle import Bundle, Contents, is_bundle, read_bundle, write_bundle
 from pocketfed.core.errors import BundleError
 from pocketfed.core.layout import Layout
 from pocketfed.core.plugins import LOADED, plugin_records
@@ -27,11 +27,13 @@ class Model:
     """What a path stands for where a network is wanted.
 
     Attributes:
+        path: the same, for messages.
         config: that it was made from.
         layout: of the weights; None if they are untrained.
         weights: float32 [layout.size]; None if they are untrained.
     """
 
+    path: Path
     config: Config
     layout: Layout | None = None
     weights: NDArray[np.float32] | None = None
@@ -51,9 +53,12 @@ def open_bundle(path: Path, made: Path, tell: Callable[[str], None] = lambda tex
     Raises:
         UserError: it is none of these, or cannot be used.
     """
-    if (path / MANIFEST).is_file():
+    if is_bundle(path):
         return read_bundle(path)
+    from pocketfed.simulator.layout_check import check_layout
+
     model = _described(path)
+    check_layout(model)
     return make_bundle(model.config, model.weights, made, tell)
 
 
@@ -63,10 +68,10 @@ def read_model(path: Path) -> Model:
     Raises:
         UserError: it is none of these, or cannot be read.
     """
-    if not (path / MANIFEST).is_file():
+    if not is_bundle(path):
         return _described(path)
     bundle = read_bundle(path)
-    return Model(config_of(bundle), bundle.read_layout(), bundle.weights)
+    return Model(path, config_of(bundle), bundle.read_layout(), bundle.weights)
 
 
 def spec_of(path: Path) -> ProgramSpec:
@@ -75,7 +80,7 @@ def spec_of(path: Path) -> ProgramSpec:
     Raises:
         UserError: as `open_bundle`.
     """
-    if (path / MANIFEST).is_file():
+    if is_bundle(path):
         return read_bundle(path).spec
     from pocketfed.simulator.program import recorded, task_of
 
@@ -90,7 +95,8 @@ def make_bundle(
 
     Args:
         config: of the federation.
-        weights: to begin with, float32 [p]; untrained ones if None.
+        weights: to begin with, float32 [p], in the layout of the network that is built of the configuration; untrained ones if
+            None.
         folder: of the bundle.
         tell: is told of what takes long.
 
@@ -162,11 +168,11 @@ def _plugins(bundle: Bundle) -> list[tuple[str, str]]:
 def _described(path: Path) -> Model:
     """A configuration file's, or a run folder's with the weights of its last finished round."""
     if path.is_file() and path.suffix != run_folder.SUFFIX:
-        return Model(build_config(read_toml(path)))
+        return Model(path, build_config(read_toml(path)))
     if path.suffix != run_folder.SUFFIX and not (path / CONFIG).is_file():
         raise BundleError(
             f"{path} is no bundle (it has no {MANIFEST}) and no run folder (it has no {CONFIG}); "
             "give a bundle, the folder of a simulation, or a configuration file"
         )
     config, last = run_folder.read_model(path)
-    return Model(config, last.layout, last.weights) if last else Model(config)
+    return Model(path, config, last.layout, last.weights) if last else Model(path, config)

@@ -7,7 +7,7 @@ from pathlib import Path
 from rich.table import Table
 
 from pocketfed.core.captures import Split, load_photos, load_sounds
-from pocketfed.core.errors import BundleError, ConfigError
+from pocketfed.core.errors import ConfigError
 from pocketfed.core.head import Head
 from pocketfed.core.learning_task import initial_weights
 from pocketfed.core.modality import Modality
@@ -15,6 +15,7 @@ from pocketfed.core.probe import train_head
 from pocketfed.core.visible import visible
 from pocketfed.simulator.bundles import Model
 from pocketfed.simulator.config import Config
+from pocketfed.simulator.layout_check import check_layout
 from pocketfed.simulator.program import recorded, task_of
 from pocketfed.simulator.simulate import load_captures
 
@@ -43,7 +44,7 @@ def probe_model(model: Model, labelled: Labelled, tell: Callable[[str], None]) -
         tell: is told of what takes long.
 
     Raises:
-        UserError: the model has not learnt from this modality, or the captures cannot be used or are not labelled.
+        UserError: the model has not learnt from this modality or has weights of another network than this version builds, or the captures cannot be used or are not labelled.
     """
     config = model.config
     modalities = recorded(config)
@@ -51,11 +52,8 @@ def probe_model(model: Model, labelled: Labelled, tell: Callable[[str], None]) -
         raise ConfigError(
             [f"the model has learnt from {', '.join(modalities)}s alone, not from {labelled.modality}s"]
         )
+    check_layout(model)
     task = task_of(config, modalities)
-    if model.layout not in (None, task.layout):
-        raise BundleError(
-            f"the model holds another {task.backbone} than this version builds; use the version that made it"
-        )
     weights = initial_weights(task, config.seed) if model.weights is None else model.weights
     tell("reading captures")
     split = _read(config, labelled)

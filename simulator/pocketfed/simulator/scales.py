@@ -15,8 +15,10 @@ from pocketfed.core.backbones.linear_branches import Scales, searched
 from pocketfed.core.errors import ConfigError, RunFolderError
 from pocketfed.core.learning_task import LearningTask
 from pocketfed.simulator import run_folder
+from pocketfed.simulator.bundles import Model
 from pocketfed.simulator.config import Config
 from pocketfed.simulator.config_file import build_config, overlay
+from pocketfed.simulator.layout_check import check_layout
 from pocketfed.simulator.program import recorded, task_of
 
 SEARCHED = "-hs"
@@ -57,11 +59,13 @@ def found_scales(run: Path) -> tuple[tuple[Scales, ...], dict[str, str]]:
     """The scales that a search has ended with, and what is to be known of them.
 
     Raises:
-        RunFolderError: it is no run folder, has no finished round, or its network has no trained scales.
+        RunFolderError: it is no run folder, has no finished round, or its network has no trained scales, or is another than
+            this version builds.
     """
     config, last = run_folder.read_model(run)
     if last is None or last.round == 0:
         raise RunFolderError(f"{run} has no finished round yet; let it run first")
+    check_layout(Model(run, config, last.layout, last.weights))
     task = task_of(config, recorded(config))
     scales = _scales(task, torch.from_numpy(last.weights))
     if not config.learning.backbone.endswith(SEARCHED) or not scales:

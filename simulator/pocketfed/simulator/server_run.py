@@ -5,10 +5,9 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from pocketfed.core.bundle import Bundle, read_bundle
+from pocketfed.core.bundle import Bundle, is_bundle, read_bundle
 from pocketfed.core.errors import BundleError, ConfigError, RunFolderError
 from pocketfed.core.exclusive import exclusive
-from pocketfed.core.release import MANIFEST
 from pocketfed.server.checkpoint import Checkpoint, recover, save_checkpoint, set_aside
 from pocketfed.server.outcome import Outcome
 from pocketfed.server.terms import Rounds
@@ -156,7 +155,7 @@ def _go_on(
 
 def _newest(state: Path, bundle: Path) -> Bundle:
     """The state folder's bundle, or the given one if that is a later release of the same network; nothing is copied."""
-    given = read_bundle(bundle) if (bundle / MANIFEST).is_file() else None
+    given = read_bundle(bundle) if is_bundle(bundle) else None
     try:
         found = read_bundle(state / BUNDLE)
     except BundleError as error:

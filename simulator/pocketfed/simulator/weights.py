@@ -6,13 +6,15 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from pocketfed.core.bundle import is_bundle
 from pocketfed.core.errors import BundleError, MigrationError, RunFolderError
 from pocketfed.core.learning_task import initial_weights
 from pocketfed.core.migration import migrate
-from pocketfed.core.release import CONFIG, MANIFEST
+from pocketfed.core.release import CONFIG
 from pocketfed.simulator import run_folder
-from pocketfed.simulator.bundles import read_model
+from pocketfed.simulator.bundles import Model, read_model
 from pocketfed.simulator.config import Config
+from pocketfed.simulator.layout_check import check_layout
 from pocketfed.simulator.program import recorded, task_of
 
 
@@ -27,9 +29,10 @@ def learnt(path: Path) -> tuple[Config, NDArray[np.float32], list[str]]:
 
     Raises:
         BundleError: it is a bundle.
-        RunFolderError: it is neither, cannot be read, or has no weights yet.
+        RunFolderError: it is neither, cannot be read, or has no weights yet, or those of another network than this version
+            builds.
     """
-    if (path / MANIFEST).is_file():
+    if is_bundle(path):
         raise BundleError(
             f"{path} is a bundle, and no run; for a new bundle with its weights give a configuration, and --weights-from {path}"
         )
@@ -39,6 +42,7 @@ def learnt(path: Path) -> tuple[Config, NDArray[np.float32], list[str]]:
             f"{path} has no weights yet, as no round is finished; let one finish, or give {path / CONFIG} in place of "
             "--from for a bundle that is untrained"
         )
+    check_layout(Model(path, config, last.layout, last.weights))
     since = "" if last.round else ", before its first round"
     return config, last.weights, [f"Weights of {path}: round {last.round}{since}"]
 

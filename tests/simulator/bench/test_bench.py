@@ -128,7 +128,7 @@ def test_it_measures_what_a_bundle_holds(tmp_path: Path) -> None:
     text = task.layout.to_json().replace("projector.second", "projector.last")
     other = replace(spec, layout=Layout.from_json(text).digest)
     write_bundle(bundle, replace(contents, spec=other, layout=Layout.from_json(text)))
-    with pytest.raises(BundleError, match="holds another compact than this version builds"):
+    with pytest.raises(BundleError, match="holds weights of another compact than this version builds"):
         choose_subject(None, bundle, [], [], None, None, False)
     (tmp_path / "untrained.toml").write_text(to_toml(config))
     with pytest.raises(BundleError, match="has no weights yet"):

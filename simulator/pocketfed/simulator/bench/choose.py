@@ -12,6 +12,7 @@ from pocketfed.simulator.bench.peers import PEERS
 from pocketfed.simulator.bench.subject import Subject
 from pocketfed.simulator.bundles import read_model
 from pocketfed.simulator.config_file import build_config, overlay
+from pocketfed.simulator.layout_check import check_layout
 from pocketfed.simulator.program import recorded, task_of
 
 
@@ -28,7 +29,8 @@ def choose_subject(
 
     Raises:
         ConfigError: an unknown name, or options that exclude each other.
-        BundleError: the bundle cannot be used, or what `bundle` names has no weights.
+        BundleError: the bundle cannot be used, or what `bundle` names has no weights, or those of another network than this
+            version builds.
         RunFolderError: the run folder cannot be used.
     """
     if bundle is not None and backbone is not None:
@@ -43,6 +45,7 @@ def choose_subject(
         model = read_model(bundle)
         if model.weights is None:
             raise BundleError(f"{bundle} has no weights yet; let a run finish a round, or give --backbone")
+        check_layout(model)
         values = model.config.model_dump(mode="json", exclude_none=True)
     flags = {
         "learning.backbone": backbone,
@@ -58,10 +61,6 @@ def choose_subject(
             [f"{bundle} has learnt from no {' or '.join(modalities)}; choose another --modality"]
         )
     task = task_of(config, chosen)
-    if model is not None and model.layout != task.layout:
-        raise BundleError(
-            f"{bundle} holds another {task.backbone} than this version builds; use the version that made it"
-        )
     weights = None if model is None else model.weights
     return Subject(config, task, initial_weights(task, config.seed) if weights is None else weights)
 
