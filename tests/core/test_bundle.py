@@ -189,6 +189,10 @@ def test_values_that_no_manifest_has(path: list[str], value: object, signed: Bun
     assert "\n" not in str(refused.value)
 
 
+def slices(shape: str, offset: str) -> bytes:
+    return f'[{{"name": "w", "shape": {shape}, "role": "backbone", "offset": {offset}}}]'.encode()
+
+
 def spoilt(signed: Bundle, name: str, content: bytes, **spec: int) -> Path:
     """The bundle with another file, and a manifest that has its hash."""
     manifest = json.loads((signed.folder / MANIFEST).read_text())
@@ -203,7 +207,9 @@ def spoilt(signed: Bundle, name: str, content: bytes, **spec: int) -> Path:
     "layout",
     [
         b"[" * 200_000, b"{}", b"\xff", b"null", b'[{"name": "w", "shape": [6], "role": "adapter", "offset": 0}]',
-        b'[{"name": "w", "shape": [6], "role": "backbone", "offset": 1}]',
+        *(slices(f"[{length}]", "0") for length in (HUGE, "-1", "6.0", "2.9", "true", '"6"', "null", "[6]", 2**80)),
+        *(slices("[6]", offset) for offset in (HUGE, "1", "-1", "0.0", "0.9", "false", '"0"', "null")),
+        slices("[-2, -3]", "0"), slices("6", "0"), slices('"6"', "0"),
     ],
 )  # fmt: skip
 def test_a_layout_that_nobody_reads(layout: bytes, signed: Bundle) -> None:

@@ -4,7 +4,7 @@ from collections.abc import Callable
 
 import pytest
 
-from pocketfed.core.parsing import DEEPEST, parse_json, parse_toml
+from pocketfed.core.parsing import DEEPEST, parse_json, parse_toml, whole
 
 
 def test_what_an_honest_file_has_is_read() -> None:
@@ -41,3 +41,12 @@ def test_nothing_is_nested_deeper_than_can_be_walked_through(
 def test_no_number_is_larger_than_can_be_computed_with(parse: Callable[[str], object], text: str) -> None:
     with pytest.raises(ValueError, match="a number of more than 64 bits"):
         parse(text)
+
+
+def test_a_whole_number_is_no_fraction_text_or_truth_value() -> None:
+    assert [whole(value, "size") for value in (0, 7, 2**64)] == [0, 7, 2**64]
+    for value in (-1, 2.9, 3.0, float("inf"), True, "5", None, [1]):
+        with pytest.raises(ValueError, match=r"is no size$"):
+            whole(value, "size")
+    with pytest.raises(ValueError, match=r"^0 is no version$"):
+        whole(0, "version", least=1)

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from pocketfed.core.errors import RunFolderError
-from pocketfed.core.parsing import parse_json
+from pocketfed.core.parsing import parse_json, whole
 from pocketfed.core.role import Role
 
 __all__ = ["BATCH_NORMS", "Layout", "Role", "Slice"]
@@ -167,7 +167,12 @@ class Layout:
             if not isinstance(entries, list):
                 raise TypeError("it is no list")
             slices = tuple(
-                Slice(str(p["name"]), tuple(int(n) for n in p["shape"]), Role(p["role"]), int(p["offset"]))
+                Slice(
+                    str(p["name"]),
+                    tuple(whole(length, "length") for length in p["shape"]),
+                    Role(p["role"]),
+                    whole(p["offset"], "offset"),
+                )
                 for p in entries
             )
         except (KeyError, TypeError, ValueError) as error:

@@ -32,6 +32,17 @@ def parse_toml(text: str) -> dict[str, Any]:
     return values
 
 
+def whole(value: Any, what: str, least: int = 0) -> int:
+    """The value itself, if it is a whole number of at least `least`: no fraction, truth value or text that would become one.
+
+    Raises:
+        ValueError: it is none; the message says that it is no `what`.
+    """
+    if type(value) is not int or value < least:
+        raise ValueError(f"{value!r:.40} is no {what}")
+    return value
+
+
 def _bounded(parse: Callable[[Any], Any], text: str | bytes) -> Any:
     try:
         value = parse(text)

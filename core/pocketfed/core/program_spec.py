@@ -7,6 +7,7 @@ from typing import Any
 from pocketfed.core.learning_step import step_name
 from pocketfed.core.learning_task import LearningTask
 from pocketfed.core.modality import Modality
+from pocketfed.core.parsing import whole
 
 
 @dataclass(frozen=True)
@@ -92,9 +93,7 @@ def read_spec(values: Mapping[str, Any]) -> ProgramSpec:
 
 
 def _size(value: Any) -> int:
-    if type(value) is not int or value < 0:
-        raise ValueError(f"{value!r} is no size")
-    return value
+    return whole(value, "size")
 
 
 def _dtype(value: Any) -> str:

@@ -7,7 +7,7 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from pocketfed.core.errors import BundleError
-from pocketfed.core.parsing import parse_json
+from pocketfed.core.parsing import parse_json, whole
 from pocketfed.core.program_spec import ProgramSpec, read_spec
 
 FORMAT = 2
@@ -100,12 +100,12 @@ def read_release(content: bytes, origin: Path | str) -> Release:
                 f"{origin} has format {manifest['format']!r}, this version reads {FORMAT}; make the bundle anew"
             )
         files = {
-            inside(name): File(_whole(entry["bytes"], 0, "size in bytes"), str(entry["sha256"]))
+            inside(name): File(whole(entry["bytes"], "size in bytes"), str(entry["sha256"]))
             for name, entry in manifest["files"].items()
         }
         release = Release(
             hashlib.sha256(content).hexdigest(),
-            _whole(manifest["version"], 1, "version"),
+            whole(manifest["version"], "version", least=1),
             read_spec(manifest["spec"]),
             files,
             manifest,
@@ -142,9 +142,3 @@ def inside(name: str) -> str:
     ):  # fmt: skip
         raise ValueError(f"{name!r} is no path in a bundle")
     return name
-
-
-def _whole(value: Any, least: int, what: str) -> int:
-    if type(value) is not int or value < least:
-        raise ValueError(f"{value!r} is no {what}")
-    return value
