@@ -373,6 +373,28 @@ def test_inspect_says_which_program_the_manifest_does_not_describe(
 
 
 @pytest.mark.parametrize(
+    ("file", "damage"),
+    [
+        (PROGRAM, lambda content: b"no program"),
+        (PROGRAM, lambda content: content.replace(b"XN01", b"XN99")),
+        ("embed_photo_coreml.pte", lambda content: content.replace(b"main", b"niam")),
+        ("EmbedPhoto.mlpackage/Data/com.apple.CoreML/model.mlmodel", lambda content: b"no model"),
+        ("EmbedPhoto.mlpackage/Data/com.apple.CoreML/model.mlmodel", lambda content: b""),
+    ],
+)
+def test_inspect_names_the_program_that_it_cannot_read(
+    file: str, damage: Callable[[bytes], bytes], folder: Path, tmp_path: Path, pocketfed: Run
+) -> None:
+    contents = contents_of(read_bundle(folder / "made"))
+    damaged = {**contents.files, file: damage(contents.files[file])}
+    write_bundle(tmp_path / "other", dataclasses.replace(contents, files=damaged))
+    shown = pocketfed("inspect", tmp_path / "other")
+    assert (shown.code, shown.out, len(shown.err.splitlines())) == (2, "", 1), shown.err
+    assert shown.err.startswith(f"Error: {tmp_path / 'other' / file.partition('/')[0]}")
+    assert re.search("(make|build) the bundle anew$", shown.err), shown.err
+
+
+@pytest.mark.parametrize(
     ("change", "expected"),
     [
         ({"classifiers": {"photo": {}}}, "does not describe classifiers and plug-ins"),

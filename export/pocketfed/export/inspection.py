@@ -4,7 +4,7 @@ The reader of the file format is private to ExecuTorch; tests/export/test_inspec
 """
 
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -58,30 +58,43 @@ def inspect_program(program: bytes, open_pieces: bool = False) -> dict[str, Meth
         open_pieces: whether to look into XNNPACK's pieces, too, which takes longer. Other backends' stay closed.
 
     Raises:
-        ExportError: the bytes are no ExecuTorch program.
+        ExportError: the bytes are no ExecuTorch program, or one that refers to what it does not have.
     """
     with exporting():
         from executorch.exir._serialize._program import deserialize_pte_binary
         from executorch.exir.schema import DelegateCall, KernelCall
 
+    parts = {}
     try:
         whole = deserialize_pte_binary(program).program
+        for plan in whole.execution_plan:
+            calls = [instruction.instr_args for chain in plan.chains for instruction in chain.instructions]
+            names = [
+                _at(plan.operators, call.op_index).name for call in calls if isinstance(call, KernelCall)
+            ]
+            delegates = [
+                _at(plan.delegates, call.delegate_index).id
+                for call in calls
+                if isinstance(call, DelegateCall)
+            ]
+            parts[plan.name] = MethodParts(
+                tuple(delegates),
+                {name: names.count(name) for name in dict.fromkeys(names)},
+                sum(plan.non_const_buffer_sizes),
+                _inside(whole, plan) if open_pieces else {},
+            )
+    except ExportError:
+        raise
     except Exception as error:
         raise ExportError(f"these {len(program)} bytes are no ExecuTorch program: {error}") from error
-    parts = {}
-    for plan in whole.execution_plan:
-        calls = [instruction.instr_args for chain in plan.chains for instruction in chain.instructions]
-        names = [plan.operators[call.op_index].name for call in calls if isinstance(call, KernelCall)]
-        delegates = [
-            plan.delegates[call.delegate_index].id for call in calls if isinstance(call, DelegateCall)
-        ]
-        parts[plan.name] = MethodParts(
-            tuple(delegates),
-            {name: names.count(name) for name in dict.fromkeys(names)},
-            sum(plan.non_const_buffer_sizes),
-            _inside(whole, plan) if open_pieces else {},
-        )
     return parts
+
+
+def _at(table: Sequence[Any], index: int) -> Any:
+    """An entry of one of a program's tables; an index from the end, as Python has them, is none of ExecuTorch's."""
+    if not 0 <= index < len(table):
+        raise IndexError(f"it refers to entry {index} of {len(table)}")
+    return table[index]
 
 
 def _inside(program: Any, plan: Any) -> Counter[str]:
@@ -89,6 +102,6 @@ def _inside(program: Any, plan: Any) -> Counter[str]:
     found = Counter[str]()
     for piece in plan.delegates:
         if piece.id == BACKEND:
-            content = program.backend_delegate_data[piece.processed.index].data
+            content = _at(program.backend_delegate_data, piece.processed.index).data
             found.update(xnnpack_operators(bytes(content)))
     return found

@@ -2,7 +2,7 @@
 
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -12,12 +12,13 @@ from rich.table import Table
 from rich.text import Text
 
 from pocketfed.core.bundle import Bundle
-from pocketfed.core.errors import BundleError
+from pocketfed.core.errors import BundleError, ExportError
 from pocketfed.core.release import PROGRAM
 from pocketfed.core.visible import visible
 from pocketfed.export.coreml.delegate import embedded_package
 from pocketfed.export.inspection import inspect_program
 from pocketfed.export.mil import read_package
+from pocketfed.simulator.blaming import blaming
 
 BACKENDS = {"XnnpackBackend": "XNNPACK", "CoreMLBackend": "Core ML"}
 """Names of ExecuTorch's backends, for people."""
@@ -60,35 +61,51 @@ def describe_bundle(bundle: Bundle) -> list[Described]:
     """Every method of every program, in the manifest's order.
 
     Raises:
-        BundleError: the manifest does not say what a program is.
+        BundleError: the manifest does not say what a program is, or a program cannot be read.
     """
     programs = bundle.manifest.get("programs", {PROGRAM: {"runtime": "executorch", "precision": "float32"}})
     described: list[Described] = []
     for file, about in programs.items():
+        path = bundle.folder / file
         with _stated(bundle, file):
-            runtime, precision = about["runtime"], about["precision"]
-            if (runtime == "coreml") != (bundle.folder / file).is_dir():
+            runtime, precision, backend = about["runtime"], about["precision"], about.get("backend")
+            if (runtime == "coreml") != path.is_dir():
                 raise TypeError(f"it is a {'folder' if runtime != 'coreml' else 'file'}")
-        path, size = bundle.folder / file, bundle.release.size_of(file)
-        if runtime == "coreml":
-            inside = _package_operators(path)
-            count = f"{sum(inside.values())} operators"
-            described.append(Described(file, "main", "coreml", precision, size, count, inside, None, {}, ()))
-            continue
-        program = path.read_bytes()
-        for method, parts in inspect_program(program, open_pieces=True).items():
-            pieces = ", ".join(
-                f"{count} {BACKENDS.get(n, n)}" for n, count in Counter(parts.delegates).items()
-            )
-            slow = tuple(f"{method}: {name}, {count} times" for name, count in parts.slow.items())
-            inside = parts.operators
-            if about.get("backend") == "coreml":
-                inside = _most_frequent(inside, _embedded_operators(program))
-            row = Described(
-                file, method, "executorch", precision, size, pieces, inside, parts.arena_bytes, parts.kernels, slow
-            )  # fmt: skip
-            described.append(row)
+        size = bundle.release.size_of(file)
+        with blaming(f"{path} cannot be read"):
+            if runtime == "coreml":
+                described.append(_package(path, file, precision, size))
+            else:
+                described += _methods(path.read_bytes(), file, precision, size, backend == "coreml")
     return described
+
+
+def _package(path: Path, file: str, precision: str, size: int) -> Described:
+    inside = _package_operators(path)
+    count = f"{sum(inside.values())} operators"
+    return Described(file, "main", "coreml", precision, size, count, inside, None, {}, ())
+
+
+def _methods(program: bytes, file: str, precision: str, size: int, delegated: bool) -> Iterator[Described]:
+    """Of an ExecuTorch program, which has a Core ML package inside if `delegated`."""
+    for method, parts in inspect_program(program, open_pieces=True).items():
+        pieces = ", ".join(f"{count} {BACKENDS.get(n, n)}" for n, count in Counter(parts.delegates).items())
+        slow = tuple(f"{method}: {name}, {count} times" for name, count in parts.slow.items())
+        inside = parts.operators
+        if delegated:
+            inside = _most_frequent(inside, _embedded_operators(program))
+        yield Described(
+            file,
+            method,
+            "executorch",
+            precision,
+            size,
+            pieces,
+            inside,
+            parts.arena_bytes,
+            parts.kernels,
+            slow,
+        )
 
 
 def headline(bundle: Bundle) -> list[str]:
@@ -147,16 +164,9 @@ def signatures(bundle: Bundle, programs: Sequence[Described]) -> list[str]:
     return lines
 
 
-@contextmanager
-def _stated(bundle: Bundle, file: str) -> Iterator[None]:
-    """Of what the manifest says of a program, which anybody may have written."""
-    try:
-        yield
-    except (KeyError, TypeError, ValueError, AttributeError) as error:
-        raise BundleError(
-            f"the manifest of {bundle.folder} does not describe {file} as this version reads it ({error!r}); make the "
-            "bundle anew"
-        ) from error
+def _stated(bundle: Bundle, file: str) -> AbstractContextManager[None]:
+    """Around what the manifest says of a program."""
+    return blaming(f"the manifest of {bundle.folder} does not describe {file} as this version reads it")
 
 
 def classifiers(bundle: Bundle) -> list[str]:
@@ -210,4 +220,8 @@ def _package_operators(package: Path) -> dict[str, int]:
 
 def _embedded_operators(program: bytes) -> dict[str, int]:
     with TemporaryDirectory() as place:
-        return _package_operators(embedded_package(program, Path(place)))
+        package = embedded_package(program, Path(place))
+        try:
+            return _package_operators(package)
+        except BundleError as error:  # it names a folder that is about to be gone
+            raise ExportError("the Core ML package in it is damaged") from error

@@ -1,7 +1,6 @@
 """Whether the programs of a bundle do what eager PyTorch does with the same weights."""
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
 from pathlib import Path, PurePosixPath
 from typing import Any
 
@@ -11,7 +10,7 @@ from numpy.typing import NDArray
 
 from pocketfed.core.bundle import Bundle
 from pocketfed.core.captures import embedded_photos, embedded_sounds
-from pocketfed.core.errors import BundleError, PocketfedError
+from pocketfed.core.errors import BundleError
 from pocketfed.core.learning_step import methods
 from pocketfed.core.learning_task import LearningTask
 from pocketfed.core.modality import Modality
@@ -19,6 +18,7 @@ from pocketfed.core.release import MANIFEST, NEEDED, PROGRAM
 from pocketfed.core.runtime_version import check_runtime
 from pocketfed.export.inspection import inspect_program
 from pocketfed.mobile_client.runtime import ExecutorchRuntime, runtime_version
+from pocketfed.simulator.blaming import blaming
 from pocketfed.simulator.bundles import config_of
 from pocketfed.simulator.config import Config
 from pocketfed.simulator.coreml_verification import verify_core_ml
@@ -58,17 +58,17 @@ def verify_programs(bundle: Bundle, tell: Callable[[str], None]) -> Iterator[Par
         raise BundleError(
             f"{bundle.folder} holds another {task.backbone} than this version builds; use the version that made it"
         )
-    with _blaming(f"{bundle.folder / MANIFEST} cannot be read as this version does"):
+    with blaming(f"{bundle.folder / MANIFEST} cannot be read as this version does"):
         check_manifest(bundle, config, task)
     programs = _programs(bundle)
     for name, about in programs.items():  # before any of them is run, which takes long
-        with _blaming(f"{bundle.folder / name} does not run"):
+        with blaming(f"{bundle.folder / name} does not run"):
             _check_described(bundle, config, task, name, about)
     captures = {modality: _captures(task, modality) for modality in task.views}
     for name, about in programs.items():
         tell(name)
         path = bundle.folder / name
-        with _blaming(f"{path} does not run"):
+        with blaming(f"{path} does not run"):
             rows = list(_verify(bundle, config, task, captures, str(name), about))
         yield from rows
 
@@ -91,25 +91,6 @@ def useless_int8(bundle: Bundle, task: LearningTask) -> Iterator[str]:
                     f"{BOUNDS[row.precision]:.0%}); bundle weights that have learnt more (--from RUN), or leave int8 out "
                     "(--no-int8)"
                 )
-
-
-@contextmanager
-def _blaming(what: str) -> Iterator[None]:
-    """Around the use of what anybody may have written: whatever goes wrong is its fault.
-
-    Raises:
-        BundleError: something did; the message begins with `what`.
-    """
-    try:
-        yield
-    except BundleError:
-        raise
-    except (
-        PocketfedError, LookupError, ArithmeticError, AttributeError, TypeError, ValueError, RuntimeError, OSError,
-        MemoryError,
-    ) as error:  # fmt: skip
-        why = str(error) or type(error).__name__
-        raise BundleError(f"{what} ({why}); make the bundle anew") from error
 
 
 def _programs(bundle: Bundle) -> Mapping[str, Any]:

@@ -103,7 +103,9 @@ def read_package(path: Path, function: str = "main") -> Program:
     kind = model.WhichOneof("Type")
     if kind != "mlProgram" or function not in model.mlProgram.functions:
         known = ", ".join(sorted(model.mlProgram.functions)) if kind == "mlProgram" else f"it is a {kind}"
-        raise BundleError(f"{path} has no ML program with a function named {function!r} ({known})")
+        raise BundleError(
+            f"{path} has no ML program with a function named {function!r} ({known}); build the bundle anew"
+        )
     chosen = model.mlProgram.functions[function]
     return Program(path, model, chosen, chosen.block_specializations[chosen.opset], file.parent)
 
