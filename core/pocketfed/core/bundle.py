@@ -169,6 +169,7 @@ def write_bundle(folder: Path, contents: Contents, key: SigningKey | None = None
 
 def is_bundle(path: Path) -> bool:
     """Whether there is a folder with a manifest, of whatever kind; what cannot be looked at is none."""
+    # Not Path.is_file, which raises for names that are too long and in folders that may not be entered.
     return os.path.isfile(path / MANIFEST)
 
 

@@ -6,6 +6,7 @@ them, and to say so: a user's configurations and options are imported from, and 
 
 import hashlib
 import importlib.util
+import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -47,7 +48,7 @@ def _load(path: Path) -> None:
     if name in sys.modules:
         return
     spec = importlib.util.spec_from_file_location(name, path)
-    if not path.is_file() or spec is None or spec.loader is None:
+    if not os.path.isfile(path) or spec is None or spec.loader is None:
         raise ConfigError([f"plugin {path} is no Python file; give the path of one, ending in .py"])
     digest = plugin_digest(path)
     module = importlib.util.module_from_spec(spec)

@@ -8,6 +8,7 @@ that does not match.
 import base64
 import binascii
 import hashlib
+import os
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -102,7 +103,7 @@ def make_signing_key(prefix: Path) -> SigningKey:
         )
     public = public_path(prefix)
     for path in (prefix, public):
-        if path.exists():
+        if os.path.exists(path):
             raise KeyFileError(
                 f"{path} exists; a key that has been used is not replaced, choose another name"
             )

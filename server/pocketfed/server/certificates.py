@@ -6,6 +6,7 @@ that last longer than 825 days, public ones longer than 398.
 """
 
 import ipaddress
+import os
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -69,7 +70,7 @@ def make_certificates(
         ConfigError: hosts that are neither names nor addresses, all of them at once.
     """
     names, files, begins = alternative_names(hosts), Certificates.inside(folder), _begin(now)
-    there = [path.name for path in files.paths() if path.exists()]
+    there = [path.name for path in files.paths() if os.path.exists(path)]
     if there and not force:
         raise KeyFileError(
             f"{folder} holds {', '.join(there)} already; --renew makes a new server certificate that phones accept "

@@ -1,5 +1,6 @@
 """Which phones may take part: public keys in the state folder of a server, running or not."""
 
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -120,7 +121,7 @@ def enrolled(state: Path) -> list[EnrolledPhone]:
 
 def is_state(state: Path) -> bool:
     """Whether a server has run with this state folder, or somebody was enrolled in it."""
-    return (state / DATABASE).is_file()
+    return os.path.isfile(state / DATABASE)
 
 
 def _described(node: Node) -> EnrolledPhone:

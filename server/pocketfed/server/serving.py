@@ -1,6 +1,7 @@
 """An application on uvicorn, in a thread of this process."""
 
 import asyncio
+import os
 import socket
 import ssl
 import threading
@@ -49,7 +50,7 @@ class Tls:
                 time, so that every phone would refuse it.
         """
         for path in (self.certificate, self.key):
-            if not path.is_file():
+            if not os.path.isfile(path):
                 raise KeyFileError(f"{path} is no file; make a certificate with: pocketfed certs DIR")
         try:
             ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER).load_cert_chain(self.certificate, self.key)

@@ -18,6 +18,9 @@ from pocketfed.core.moves import Move, moving
 from pocketfed.core.release import LARGEST_MANIFEST, MANIFEST, SIGNATURE, read_release
 from pocketfed.simulator.outputs import make_room
 
+ASIDE = ".former"
+"""What the folder for what is replaced has in its name besides the place's."""
+
 
 @dataclass(frozen=True)
 class Place:
@@ -78,7 +81,7 @@ def choose_place(out: Path, zipped: bool, force: bool) -> Place:
             )
         if not force:
             raise BundleError(f"{archive} exists; add --force to replace it")
-    make_room(place, "--out")
+    make_room(place, "--out", ASIDE)
     return Place(place, former, zipped, held)
 
 
@@ -93,7 +96,7 @@ def _is_bundle(folder: Path) -> bool:
 
 def _former(place: Path, out: Path, force: bool) -> str | None:
     """The id of the bundle that is replaced; None if nothing is there."""
-    if not place.exists():
+    if not os.path.exists(place):
         return None
     try:
         found = read_bundle(place).id
@@ -158,7 +161,7 @@ def put(made: Bundle, place: Place) -> None:
 @contextmanager
 def _folder_beside(place: Path) -> Iterator[Path]:
     """A folder for what is replaced, gone afterwards; after an error it is not, if something could not be moved back."""
-    folder = Path(tempfile.mkdtemp(prefix=f".{place.name}.former.", dir=place.parent))
+    folder = Path(tempfile.mkdtemp(prefix=f".{place.name}{ASIDE}.", dir=place.parent))
     try:
         yield folder
         shutil.rmtree(folder, ignore_errors=True)

@@ -3,6 +3,7 @@
 Making one takes seconds to import; a bundle that is there already needs none of it.
 """
 
+import os
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -167,9 +168,9 @@ def _plugins(bundle: Bundle) -> list[tuple[str, str]]:
 
 def _described(path: Path) -> Model:
     """A configuration file's, or a run folder's with the weights of its last finished round."""
-    if path.is_file() and path.suffix != run_folder.SUFFIX:
+    if os.path.isfile(path) and path.suffix != run_folder.SUFFIX:
         return Model(path, build_config(read_toml(path)))
-    if path.suffix != run_folder.SUFFIX and not (path / CONFIG).is_file():
+    if path.suffix != run_folder.SUFFIX and not os.path.isfile(path / CONFIG):
         raise BundleError(
             f"{path} is no bundle (it has no {MANIFEST}) and no run folder (it has no {CONFIG}); "
             "give a bundle, the folder of a simulation, or a configuration file"

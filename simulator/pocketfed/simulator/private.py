@@ -66,9 +66,14 @@ def check_privacy(config: Config, folder: Path, finished: int, deployed: bool) -
 
     Raises:
         ConfigError: with all mistakes.
-        RunFolderError: its rounds so far were private and the next would not be, or the other way round.
+        RunFolderError: its rounds so far were private and the next would not be, or the other way round, or it cannot be
+            looked into.
     """
-    wanted, begun = config.privacy, (folder / FILE).exists()
+    wanted = config.privacy
+    try:
+        begun = (folder / FILE).exists()
+    except OSError as error:  # whether there is a ledger is not guessed
+        raise RunFolderError(f"{folder} cannot be used: {error.strerror}; choose another folder") from error
     if wanted is None:
         if begun:
             raise RunFolderError(

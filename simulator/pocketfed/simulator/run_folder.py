@@ -3,6 +3,7 @@
 import dataclasses
 import json
 import logging
+import os
 import re
 import secrets
 import time
@@ -130,7 +131,7 @@ def find(path: Path) -> RunFolder:
         RunFolderError: it is none.
     """
     folder = RunFolder(path)
-    if not folder.config.is_file():
+    if not os.path.isfile(folder.config):
         raise RunFolderError(
             f"{path} is no run folder (it has no config.toml); give the folder of an earlier run"
         )

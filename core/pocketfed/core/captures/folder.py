@@ -77,7 +77,7 @@ def find(folder: Path, suffixes: tuple[str, ...], noun: str, seed: int) -> Found
         CaptureError: no such file in the folder or on one of its sides, or too few to hold any out.
     """
     train, test = folder / "train", folder / "test"
-    if train.is_dir() and test.is_dir():
+    if os.path.isdir(train) and os.path.isdir(test):
         sides = [_list(train, suffixes, noun), _list(test, suffixes, noun)]
     else:
         sides = [_list(folder, suffixes, noun)]

@@ -1,5 +1,6 @@
 """Captures from a path: a folder of files, or one `.npz` file."""
 
+import os
 from pathlib import Path
 
 from pocketfed.core.captures.captures import Split
@@ -46,9 +47,9 @@ def load_sounds(path: Path, seconds: float = 1.0, seed: int = 0) -> Split:
 
 def _is_folder(path: Path, wanted: str) -> bool:
     """Whether `path` is a folder, else an `.npz` file; anything else is a CaptureError."""
-    if path.is_dir():
+    if os.path.isdir(path):
         return True
-    if not path.exists():
+    if not os.path.exists(path):
         raise CaptureError(f"{path} does not exist; give {wanted} or an .npz file.")
     if path.suffix.lower() != ".npz":
         raise CaptureError(f"{path} is neither a folder nor an .npz file; give {wanted} or an .npz file.")

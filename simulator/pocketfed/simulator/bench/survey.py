@@ -5,6 +5,7 @@ weights inside in float32 and int8, and the Core ML package, of which only the s
 """
 
 import json
+import os
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -33,7 +34,7 @@ def read_surveys(path: Path, batch: int) -> dict[str, Survey]:
     Raises:
         ConfigError: it is no such file, or of another batch or machine or other versions.
     """
-    if not path.exists():
+    if not os.path.exists(path):
         return {}
     try:
         content = parse_json(path.read_text())

@@ -1,5 +1,6 @@
 """`pocketfed probe`."""
 
+import os
 from pathlib import Path
 from typing import Annotated
 
@@ -68,9 +69,9 @@ def probe(
             problems.append("give the labelled captures: one of --photos, --sounds and --modality")
         if modality is not None and modality not in list(Modality):
             problems.append(f"--modality: {modality!r} is neither photo nor sound")
-        if out.is_dir():
+        if os.path.isdir(out):
             problems.append(f"{out} is a folder; name a file with --out")
-        elif out.exists() and not force:
+        elif os.path.exists(out) and not force:
             problems.append(f"{out} exists; add --force to replace it, or choose another --out")
         try:
             load_plugins(plugin or [])
