@@ -149,3 +149,20 @@ def test_weights_in_the_order_of_this_version_are_taken(
     assert np.array_equal(open_bundle(run, tmp_path / "made").weights, weights)
     untrained = make_bundle(config, None, tmp_path / "untrained", lambda what: None)
     assert np.array_equal(untrained.weights, initial_weights(task, 0))
+
+
+def test_weights_of_another_backbone_say_what_to_do(
+    run: Path, config: Config, other: Layout, relaid: NDArray[np.float32], tmp_path: Path, pocketfed: Run
+) -> None:  # fmt: skip
+    """Such as one that a plug-in registers by the same name."""
+    first = other.slices[-1]
+    renamed = Layout((*other.slices[:-1], replace(first, name="backbone.another")))
+    save_checkpoint(run / "checkpoints", Checkpoint(4, 0, relaid, renamed, {"round": 4}))
+    shown = pocketfed("bundle", run / "config.toml", "--weights-from", run, "-o", tmp_path / "b")
+    assert shown.code == 2
+    assert shown.err.startswith(
+        f"Error: the weights of {run} cannot be carried over: the backbones differ: {first.name} was absent, is "
+    )
+    assert shown.err.endswith(
+        "; use the backbone, and the plug-in, that they were trained with, or begin untrained, without --weights-from\n"
+    )

@@ -68,7 +68,10 @@ def carried_over(path: Path, config: Config) -> tuple[NDArray[np.float32], list[
     try:
         moved = migrate(model.layout, model.weights, task.layout, initial_weights(task, config.seed))
     except MigrationError as error:
-        raise MigrationError(f"the weights of {path} cannot be carried over: {error}") from error
+        raise MigrationError(
+            f"the weights of {path} cannot be carried over: {error}; use the backbone, and the plug-in, that they were trained "
+            "with, or begin untrained, without --weights-from"
+        ) from error
     numbers = sum(part.size for part in moved.carried)
     notes = [f"Weights of {path}: {len(moved.carried)} slices carried over ({numbers:,} numbers)"]
     notes += [f"Begins anew: {line}" for line in moved.fresh]
