@@ -1,15 +1,21 @@
 """Configurations: every mistake at once, flags over files, and what is written can be read."""
 
+from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
+from pocketfed.core.bundle import Contents, write_bundle
 from pocketfed.core.errors import ConfigError
+from pocketfed.core.release import PROGRAM
 from pocketfed.core.role import Role
 from pocketfed.simulator.config_file import build_config, overlay, read_toml, to_toml
 from pocketfed.simulator.plans import travel_of
-from tests.conftest import REPOSITORY
+from tests.bundles import LAYOUT, SPEC
+from tests.conftest import REPOSITORY, Shown
 
 
 def test_every_mistake_is_reported_at_once_with_its_value() -> None:
@@ -100,6 +106,50 @@ def test_mistakes_beside_lateness_are_said_once() -> None:
         assert len(caught.value.problems) == 1
     with pytest.raises(ConfigError, match="asynchronous"):
         build_config({"aggregator": "median", "asynchronous": 3})
+
+
+PRIVATE = {"noise_multiplier": 1.0, "clip": 1.0, "updates": 10, "epsilon": 1.0, "delta": 1e-3}
+ODD: list[Any] = [
+    [],
+    ["fedavg"],
+    [[1]],
+    {},
+    {"a": 1},
+    "x",
+    "",
+    True,
+    -1,
+    1.5,
+    float("inf"),
+    float("nan"),
+    2**64,
+]
+"""What TOML can have in any place."""
+
+
+@pytest.mark.parametrize("odd", ODD, ids=repr)
+def test_any_value_in_any_place_is_taken_or_a_mistake(odd: Any) -> None:
+    whole = {**build_config({"privacy": PRIVATE}).model_dump(mode="json", exclude_none=True), "plugins": []}
+    whole = {**whole, "aggregator": "fedavgm", "aggregation": {"over": "fedavg", "over_settings": {}}}
+    for key, value in whole.items():
+        inside = value if isinstance(value, dict) else {}
+        changes = [odd, *({**inside, name: odd} for name in inside)]
+        for changed in changes:
+            with suppress(ConfigError):
+                build_config({**whole, key: changed})
+
+
+def test_a_list_of_aggregators_is_a_mistake(tmp_path: Path, pocketfed: Callable[..., Shown]) -> None:
+    """In one's own configuration, and in that of a bundle of somebody else."""
+    expected = "aggregator: input should be a valid string (got ['fedavg'])"
+    with pytest.raises(ConfigError) as caught:
+        build_config({"aggregator": ["fedavg"]})
+    assert caught.value.problems == (expected,)
+    contents = Contents(
+        SPEC, LAYOUT, np.zeros(SPEC.weights, np.float32), 'aggregator = ["fedavg"]', {PROGRAM: b""}
+    )
+    shown = pocketfed("verify", write_bundle(tmp_path / "bundle", contents).folder)
+    assert (shown.code, shown.err) == (2, f"Error: {expected}\n")
 
 
 def test_what_travels_is_in_one_order() -> None:

@@ -19,7 +19,7 @@ def disagreements(values: Mapping[str, Any]) -> list[str]:
     """
     problems = _privacy_problems(values)
     name, settings = values.get("aggregator", "fedavg"), values.get("aggregation", {})
-    if name not in AGGREGATORS or not isinstance(settings, Mapping):
+    if not isinstance(name, str) or name not in AGGREGATORS or not isinstance(settings, Mapping):
         return problems  # the schema says so
     try:
         rule = build_aggregator(name, settings)
