@@ -193,6 +193,13 @@ def slices(shape: str, offset: str) -> bytes:
     return f'[{{"name": "w", "shape": {shape}, "role": "backbone", "offset": {offset}}}]'.encode()
 
 
+@pytest.mark.parametrize("version", [2**53, 2**64 - 1])
+def test_a_version_that_other_languages_would_round(version: int, tmp_path: Path) -> None:
+    assert write_bundle(tmp_path / "last", contents(2**53 - 1)).version == 2**53 - 1
+    with pytest.raises(BundleError, match=f"has version {version}, .* with a lower one: pocketfed bundle"):
+        write_bundle(tmp_path / "next", contents(version))
+
+
 def spoilt(signed: Bundle, name: str, content: bytes, **spec: int) -> Path:
     """The bundle with another file, and a manifest that has its hash."""
     manifest = json.loads((signed.folder / MANIFEST).read_text())

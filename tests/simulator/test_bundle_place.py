@@ -415,6 +415,16 @@ def test_from_what_has_no_weights_of_its_own(run: Path, make: Run, builder: Buil
     assert builder.configs == []
 
 
+def test_a_version_that_no_phone_would_read_is_refused_before_anything_is_made(
+    make: Run, builder: Builder, tmp_path: Path
+) -> None:
+    for version in (0, 2**53, 2**64):
+        shown = make(tmp_path / "out", version)
+        assert (shown.code, "--version" in shown.err, f"{version} is not in" in shown.err) == (2, True, True)
+    assert builder.configs == []
+    assert make(tmp_path / "out", 2**53 - 1).code == 0
+
+
 def test_a_backbone_by_name_takes_the_place_of_the_configurations(
     run: Path, make: Run, builder: Builder, tmp_path: Path
 ) -> None:

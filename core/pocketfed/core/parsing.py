@@ -12,6 +12,9 @@ from typing import Any
 DEEPEST = 32
 """Levels of values; ours have up to nine."""
 
+LARGEST_EXACT = 2**53 - 1
+"""The largest whole number that is read exactly from JSON in every language, as many have floats of 64 bits alone."""
+
 
 def parse_json(text: str | bytes) -> Any:
     """The value of a JSON text.

@@ -7,7 +7,7 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from pocketfed.core.errors import BundleError
-from pocketfed.core.parsing import parse_json, whole
+from pocketfed.core.parsing import LARGEST_EXACT, parse_json, whole
 from pocketfed.core.program_spec import ProgramSpec, read_spec
 
 FORMAT = 2
@@ -91,7 +91,8 @@ def read_release(content: bytes, origin: Path | str) -> Release:
         origin: where they are from, for messages.
 
     Raises:
-        BundleError: they are no manifest, or one of another format, or of no whole bundle.
+        BundleError: they are no manifest, or one of another format, or of no whole bundle, or of a version that not every
+            language reads.
     """
     try:
         manifest = parse_json(content.decode())  # phones get it as text in UTF-8
@@ -118,6 +119,11 @@ def read_release(content: bytes, origin: Path | str) -> Release:
         raise BundleError(
             f"the {MANIFEST} of {origin} is damaged ({error!r}); make the bundle anew"
         ) from error
+    if release.version > LARGEST_EXACT:
+        raise BundleError(
+            f"{origin} has version {release.version}, and not every language reads whole numbers above {LARGEST_EXACT} "
+            "exactly; make the bundle anew with a lower one: pocketfed bundle --version"
+        )
     if missing := sorted(set(NEEDED) - set(files)):
         raise BundleError(
             f"the {MANIFEST} of {origin} names no {missing[0]}, so this is no whole bundle; make it anew"

@@ -5,6 +5,7 @@ from typing import Annotated
 
 import typer
 
+from pocketfed.core.parsing import LARGEST_EXACT
 from pocketfed.simulator.bundle_part import LARGEST_BATCH
 from pocketfed.simulator.finite import finite
 from pocketfed.simulator.terminal import Terminal, telling
@@ -43,7 +44,8 @@ def bundle(
         Path | None, typer.Option(help="Signs it; made by: pocketfed keys. \\[default: unsigned]")
     ] = None,
     version: Annotated[
-        int, typer.Option(min=1, help="Of the release; phones refuse a lower one than theirs.")
+        int,
+        typer.Option(min=1, max=LARGEST_EXACT, help="Of the release; phones refuse a lower one than theirs."),
     ] = 1,
     batch: Annotated[
         int, typer.Option(min=1, max=LARGEST_BATCH, help="Captures per call of inference programs.")
