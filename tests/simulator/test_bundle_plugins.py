@@ -7,13 +7,18 @@ from typing import Any
 
 import numpy as np
 import pytest
+from numpy.typing import NDArray
 
 from pocketfed.core.backbones import BACKBONES
-from pocketfed.core.bundle import Bundle, Contents, write_bundle
+from pocketfed.core.bundle import Bundle, Contents, read_bundle, write_bundle
 from pocketfed.core.plugins import LOADED, load_plugins, plugin_records
 from pocketfed.core.release import CONFIG
+from pocketfed.server.checkpoint import Checkpoint, load_checkpoint, path_of, save_checkpoint
+from pocketfed.simulator import bundling, run_folder
 from pocketfed.simulator.bundles import config_of, make_bundle
+from pocketfed.simulator.config import Config
 from pocketfed.simulator.config_file import build_config
+from pocketfed.simulator.run_folder import RunFolder
 from tests.bundles import LAYOUT, SPEC
 from tests.conftest import Shown
 
@@ -82,6 +87,82 @@ def test_a_plug_in_is_taken_from_the_user_alone(
     given.write_text(TOY)
     load_plugins([given])
     assert config_of(made).plugins == (given,)
+
+
+@pytest.fixture
+def run(tmp_path: Path, forget: Callable[[], None]) -> Path:
+    """A run whose plug-in has moved from `here` to `there` since."""
+    made = made_in(tmp_path / "here")
+    config = config_of(made)
+    folder = RunFolder(tmp_path / "run")
+    run_folder.begin(folder, config)
+    layout, weights = made.read_layout(), made.weights + np.float32(1)
+    save_checkpoint(folder.checkpoints, Checkpoint(2, 0, weights, layout, {"round": 2}))
+    (tmp_path / "there").mkdir()
+    (tmp_path / "here" / "toy.py").rename(tmp_path / "there" / "toy.py")
+    forget()
+    return folder.path
+
+
+@pytest.fixture
+def bundled(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Bundles of the learning step alone."""
+
+    def build(
+        config: Config, weights: NDArray[np.float32] | None, folder: Path, options: object, key: object,
+        tell: Callable[[str], None],
+    ) -> Bundle:  # fmt: skip
+        return make_bundle(config, weights, folder, tell)
+
+    monkeypatch.setattr(bundling, "build_bundle", build)
+
+
+@pytest.mark.usefixtures("bundled")
+def test_a_plug_in_that_has_moved_is_given_in_place_of_the_runs(
+    run: Path, tmp_path: Path, pocketfed: Run
+) -> None:
+    there = tmp_path / "there" / "toy.py"
+    shown = pocketfed("bundle", "--from", run, "--no-int8", "-o", tmp_path / "b")
+    assert shown.code == 2
+    said = f"Error: {run / 'config.toml'} cannot be used: plugin {tmp_path / 'here' / 'toy.py'} is no Python file"
+    assert shown.err.startswith(said)
+    assert shown.err.endswith("; mend plugins there, or give pocketfed bundle the file with --plugin\n")
+    for number, path in enumerate((run, path_of(run / "checkpoints", 2))):
+        out = tmp_path / f"b{number}"
+        shown = pocketfed("bundle", "--from", path, "--no-int8", "-o", out, "--plugin", there)
+        assert shown.code == 0, shown.err
+        assert f"pocketfed verify {out} --plugin {there}" in shown.out
+        bundle = read_bundle(out)
+        assert bundle.manifest["plugins"] == plugin_records([there])
+        assert np.array_equal(bundle.weights, load_checkpoint(path_of(run / "checkpoints", 2)).weights)
+
+
+@pytest.mark.usefixtures("bundled")
+def test_a_plug_in_that_is_not_the_runs_is_none_for_it(run: Path, tmp_path: Path, pocketfed: Run) -> None:
+    (tmp_path / "toy_of_others.py").write_text("x = 1\n")
+    for given, problem in (
+        ("toy_of_others.py", "learning.backbone: no such backbone"),
+        ("absent.py", f"plugin {tmp_path / 'absent.py'} is no Python file"),
+    ):
+        shown = pocketfed("bundle", "--from", run, "--plugin", tmp_path / given, "-o", tmp_path / "b")
+        said = "config.toml cannot be used with the plug-ins that were given in place of its own: "
+        assert (shown.code, said + problem in shown.err) == (2, True), shown.err
+    (run / "config.toml").write_text("format = 1\nrounds = 0\n")
+    shown = pocketfed("bundle", "--from", run, "-o", tmp_path / "b")
+    assert (shown.code, "config.toml is damaged: rounds: " in shown.err) == (2, True), shown.err
+
+
+@pytest.mark.usefixtures("bundled")
+def test_a_plug_in_that_was_given_alone_is_in_the_manifest(run: Path, tmp_path: Path, pocketfed: Run) -> None:
+    """As where a run's configuration names none, since whoever ran it had another way to register the backbone."""
+    there = tmp_path / "there" / "toy.py"
+    text = (run / "config.toml").read_text()
+    named = next(line for line in text.splitlines() if "toy.py" in line)
+    (run / "config.toml").write_text("\n".join(line for line in text.splitlines() if line != named))
+    assert "toy.py" not in (run / "config.toml").read_text()
+    shown = pocketfed("bundle", "--from", run, "--no-int8", "-o", tmp_path / "b", "--plugin", there)
+    assert shown.code == 0, shown.err
+    assert read_bundle(tmp_path / "b").manifest["plugins"] == plugin_records([there])
 
 
 @pytest.mark.parametrize("place", ["beside", "inside"])

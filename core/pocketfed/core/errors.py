@@ -3,6 +3,7 @@
     PocketfedError
     ├── UserError                  something the user can mend; the command line prints it and exits with code 2
     │   ├── ConfigError            one or more values of a configuration, all reported at once
+    │   │   └── PluginError        a plug-in that it names is missing or fails to import
     │   ├── CaptureError           a photo, a sound, or a folder of them
     │   ├── RunFolderError         a run folder that is missing, foreign, or of another version
     │   ├── BundleError            a bundle that is missing, damaged, or of another version
@@ -50,6 +51,10 @@ class ConfigError(UserError):
     def __init__(self, problems: Sequence[str]) -> None:
         self.problems = tuple(problems)
         super().__init__("\n".join(self.problems))
+
+
+class PluginError(ConfigError):
+    """One or more plug-ins are missing or fail to import, all of them at once."""
 
 
 class CaptureError(UserError):

@@ -11,7 +11,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from pocketfed.core.errors import ConfigError
+from pocketfed.core.errors import PluginError
 
 LOADED: dict[str, Path] = {}
 """What this process has imported: paths by the SHA-256 (hex) of what was in them."""
@@ -21,16 +21,16 @@ def load_plugins(paths: Sequence[Path]) -> None:
     """Import each file once in this process, under a name made from its path.
 
     Raises:
-        ConfigError: a file is missing or fails to import; all such files at once.
+        PluginError: a file is missing or fails to import; all such files at once.
     """
     problems: list[str] = []
     for path in paths:
         try:
             _load(path.resolve())
-        except ConfigError as error:
+        except PluginError as error:
             problems += error.problems
     if problems:
-        raise ConfigError(problems)
+        raise PluginError(problems)
 
 
 def plugin_digest(path: Path) -> str:
@@ -49,7 +49,7 @@ def _load(path: Path) -> None:
         return
     spec = importlib.util.spec_from_file_location(name, path)
     if not os.path.isfile(path) or spec is None or spec.loader is None:
-        raise ConfigError([f"plugin {path} is no Python file; give the path of one, ending in .py"])
+        raise PluginError([f"plugin {path} is no Python file; give the path of one, ending in .py"])
     digest = plugin_digest(path)
     module = importlib.util.module_from_spec(spec)
     sys.modules[name] = module
@@ -57,5 +57,5 @@ def _load(path: Path) -> None:
         spec.loader.exec_module(module)
     except Exception as error:
         del sys.modules[name]
-        raise ConfigError([f"plugin {path} cannot be imported: {type(error).__name__}: {error}"]) from error
+        raise PluginError([f"plugin {path} cannot be imported: {type(error).__name__}: {error}"]) from error
     LOADED[digest] = path

@@ -13,11 +13,11 @@ from pathlib import Path
 from typing import Any
 
 from pocketfed.core.atomic import write_atomically
-from pocketfed.core.errors import ConfigError, RunFolderError
+from pocketfed.core.errors import ConfigError, PluginError, RunFolderError
 from pocketfed.server.checkpoint import Checkpoint, load_checkpoint, path_of, recover, set_aside
 from pocketfed.server.outcome import Outcome
 from pocketfed.simulator.config import Config
-from pocketfed.simulator.config_file import build_config, read_toml, to_toml
+from pocketfed.simulator.config_file import build_config, overlay, read_toml, to_toml
 
 Record = dict[str, Any]
 """One line of `metrics.jsonl`; docs/simulate.md lists its keys."""
@@ -139,7 +139,10 @@ def find(path: Path) -> RunFolder:
 
 
 def reopen(
-    path: Path, tell: Callable[[str], None] = log.warning, going_on: bool = False
+    path: Path,
+    tell: Callable[[str], None] = log.warning,
+    going_on: bool = False,
+    plugins: Sequence[Path] = (),
 ) -> tuple[RunFolder, Config, Checkpoint | None]:
     """A run folder as it is: its configuration and its last finished round, None if not even round 0 is.
 
@@ -147,24 +150,30 @@ def reopen(
         path: of the folder.
         tell: is told of damaged checkpoints, in place of which the one before is used.
         going_on: whether the run goes on from there; damaged checkpoints are then set aside.
+        plugins: see `read_config`.
 
     Raises:
         RunFolderError: it is no run folder, or one of another version, or none of its checkpoints can be read.
     """
     folder = find(path)
-    config = read_config(folder)
+    config = read_config(folder, plugins)
     last, damaged = recover(folder.checkpoints)
     for problem in set_aside(damaged) if going_on else damaged.values():
         tell(f"a checkpoint is damaged, the one before is used: {problem}")
     return folder, config, last
 
 
-def read_config(folder: RunFolder) -> Config:
+def read_config(folder: RunFolder, plugins: Sequence[Path] = ()) -> Config:
     """The configuration that a run was begun with.
 
+    Args:
+        folder: of the run.
+        plugins: in place of those that it names, such as where these have moved; none keep them.
+
     Raises:
-        RunFolderError: it is damaged, or of another version.
+        RunFolderError: it is damaged, or of another version, or its plug-ins or the given ones cannot be used.
     """
+    given = [str(path.resolve()) for path in plugins] or None
     try:
         values = read_toml(folder.config)
         if values.get("format") != 1:
@@ -172,9 +181,16 @@ def read_config(folder: RunFolder) -> Config:
                 f"{folder.path} was written by another version of pocketfed (format {values.get('format')!r}, this version "
                 "reads 1); resume it with the version that began it"
             )
-        return build_config(values)
+        return build_config(overlay(values, {"plugins": given}))
     except ConfigError as error:
-        raise RunFolderError(f"{folder.config} is damaged: {'; '.join(error.problems)}") from error
+        problems = "; ".join(error.problems)
+        if given:
+            said = f"cannot be used with the plug-ins that were given in place of its own: {problems}"
+        elif isinstance(error, PluginError):
+            said = f"cannot be used: {problems}; mend plugins there, or give pocketfed bundle the file with --plugin"
+        else:
+            said = f"is damaged: {problems}"
+        raise RunFolderError(f"{folder.config} {said}") from error
 
 
 def read_id(folder: RunFolder) -> str:
@@ -201,16 +217,20 @@ def _no_id(folder: RunFolder, why: str) -> RunFolderError:
     )
 
 
-def read_model(path: Path) -> tuple[Config, Checkpoint | None]:
+def read_model(path: Path, plugins: Sequence[Path] = ()) -> tuple[Config, Checkpoint | None]:
     """The configuration and the weights that a path names: a run folder, its newest; a checkpoint in one, that very one.
+
+    Args:
+        path: of either.
+        plugins: see `read_config`.
 
     Raises:
         RunFolderError: it is neither, or cannot be read.
     """
     if path.suffix == SUFFIX:
         checkpoint = load_checkpoint(path)
-        return read_config(find(path.parent.parent)), checkpoint
-    _, config, last = reopen(path)
+        return read_config(find(path.parent.parent), plugins), checkpoint
+    _, config, last = reopen(path, plugins=plugins)
     return config, last
 
 

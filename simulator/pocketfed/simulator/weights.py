@@ -1,6 +1,7 @@
 """Trained weights for a bundle: a run's own, or those of another bundle or run, from which it may differ in everything
 but the backbone."""
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -18,11 +19,12 @@ from pocketfed.simulator.layout_check import check_layout
 from pocketfed.simulator.program import recorded, task_of
 
 
-def learnt(path: Path) -> tuple[Config, NDArray[np.float32], list[str]]:
+def learnt(path: Path, plugins: Sequence[Path] = ()) -> tuple[Config, NDArray[np.float32], list[str]]:
     """What a run has learnt, as it is.
 
     Args:
         path: of a run folder, for its newest weights, or of a checkpoint in one.
+        plugins: in place of those that the run's configuration names; none keep them.
 
     Returns:
         (configuration, float32 [p], which weights these are, a line each).
@@ -36,7 +38,7 @@ def learnt(path: Path) -> tuple[Config, NDArray[np.float32], list[str]]:
         raise BundleError(
             f"{path} is a bundle, and no run; for a new bundle with its weights give a configuration, and --weights-from {path}"
         )
-    config, last = run_folder.read_model(path)
+    config, last = run_folder.read_model(path, plugins)
     if last is None:
         raise RunFolderError(
             f"{path} has no weights yet, as no round is finished; let one finish, or give {path / CONFIG} in place of "

@@ -38,7 +38,10 @@ def bundle(
         ),
     ] = None,
     plugin: Annotated[
-        list[Path] | None, typer.Option(help="Python file that registers a backbone; may be given again.")
+        list[Path] | None,
+        typer.Option(
+            help="Python file that registers a backbone, in place of those that CONFIG or RUN names; may be given again."
+        ),
     ] = None,
     key: Annotated[
         Path | None, typer.Option(help="Signs it; made by: pocketfed keys. \\[default: unsigned]")
@@ -90,7 +93,6 @@ def bundle(
     console = Terminal()
     with console.status("starting") as status:
         from pocketfed.core.errors import ConfigError
-        from pocketfed.core.plugins import load_plugins
         from pocketfed.core.signing import read_signing_key
         from pocketfed.export.coreml.compression import choose_weights
         from pocketfed.simulator.bundle_place import building_at, choose_place, put
@@ -117,8 +119,7 @@ def bundle(
         heads = read_heads(head or [])
         weights, notes = None, list[str]()
         if run is not None:
-            load_plugins(plugin or [])
-            wanted, weights, notes = learnt(run)
+            wanted, weights, notes = learnt(run, plugin or [])
         else:
             flags = {
                 "learning.backbone": backbone,
