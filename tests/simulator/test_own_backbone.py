@@ -17,6 +17,7 @@ from pocketfed.core.bundle import Contents, read_bundle, write_bundle
 from pocketfed.core.errors import MigrationError
 from pocketfed.core.head import read_head
 from pocketfed.core.layout import Layout
+from pocketfed.core.plugins import load_plugins
 from pocketfed.mobile_client.runtime import ExecutorchRuntime
 from pocketfed.server.checkpoint import load_checkpoint, path_of
 from pocketfed.simulator.bundles import config_of
@@ -71,7 +72,8 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def made(place: Path, pocketfed: Run) -> Path:
-    """The run and the bundle, made by whichever test comes first."""
+    """The run and the bundle, made by whichever test comes first; the plug-in is loaded for each test."""
+    load_plugins([place / "toy.py"])
     if not (place / "bundle").exists():
         _simulate_and_bundle(place, pocketfed)
     return place
