@@ -8,7 +8,6 @@ from torch import Tensor
 
 from pocketfed.core.errors import ExportError
 
-
 LONG = 1024
 """Rows above which a column is added up in two stages."""
 
