@@ -79,10 +79,10 @@ def useless_int8(bundle: Bundle, task: LearningTask) -> Iterator[str]:
     It is not the program's fault: features that differ from capture to capture by less than 8 bits of their magnitude
     can say, as those of many an untrained network do, are the same to int8.
     """
+    captures = {modality: _captures(task, modality) for modality in task.views}
     for name, about in bundle.manifest["programs"].items():
-        if about["runtime"] != "executorch" or about.get("precision") != "int8":
+        if about["runtime"] != "executorch" or about["precision"] != "int8":
             continue
-        captures = {modality: _captures(task, modality) for modality in task.views}
         for row in _inference(bundle, task, captures, name, about):
             if not row.agrees:
                 yield (
